@@ -1,0 +1,1 @@
+//! The LearningRollout operator.
