@@ -397,6 +397,40 @@ pub struct Fence {
     /// Number of the attempt.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub attempt: i32,
+    /// Token of the attempt before, which may still land: found on the target, it means that attempt was committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::word")]
+    pub earlier: Option<String>,
+    /// What the write is for.
+    #[serde(default)]
+    pub purpose: WritePurpose,
+    /// The write may be on its way: it has been journalled and has not been seen to land or to be overtaken.
+    #[serde(default)]
+    pub open: bool,
+}
+
+/// What a write to a target is for.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WritePurpose {
+    /// Puts our values there.
+    #[default]
+    Apply,
+    /// Only moves the fence, so that no earlier write can land any more.
+    Move,
+    /// Puts the prior values back.
+    Restore,
+}
+
+/// A record by name and uid.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordOrigin {
+    /// Name of the LearningRollback.
+    #[schemars(schema_with = "schema::object_name")]
+    pub name: String,
+    /// Its uid: restart marks and fences are made from it.
+    #[schemars(schema_with = "schema::word")]
+    pub uid: String,
 }
 
 /// A step taken over from another record.
@@ -404,7 +438,7 @@ pub struct Fence {
 #[serde(rename_all = "camelCase")]
 pub struct ImportedStep {
     /// The record it comes from.
-    pub from: RecordRef,
+    pub from: RecordOrigin,
     /// What it was.
     pub definition: Step,
 }
