@@ -89,9 +89,9 @@ build() {
     exec 9>"$tools/.$family.lock"
     flock -n 9 || { say "$family: another build is under way, waiting for it …"; flock 9; }
     if [[ -f $dir/.complete ]]; then
-        say "$family: ready in .tools/$family-$hash"
+        say "$family: ready in $dir"
     else
-        say "$family: building into .tools/$family-$hash (minutes the first time, cached afterwards)"
+        say "$family: building into $dir (minutes the first time, cached afterwards)"
         "build_$family" "$dir"
         # Built without what KUBEBUILDER_ASSETS gave, the folder is whole only for as long as that is set.
         [[ -n ${KUBEBUILDER_ASSETS:-} ]] || touch "$dir/.complete"

@@ -6,7 +6,6 @@
     clippy::indexing_slicing
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -42,8 +41,24 @@ fn config_map(name: &str) -> ConfigMap {
     serde_json::from_value(json!({"metadata": {"name": name}, "data": {"key": "value"}})).unwrap()
 }
 
+/// A killed process that nobody has reaped yet, a zombie, is dead.
 fn alive(pid: u32) -> bool {
-    Path::new("/proc").join(pid.to_string()).exists()
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn children(pid: u32) -> Vec<u32> {
+    let parent = |child: &u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{child}/status")).ok()?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("PPid:"))?
+            .trim()
+            .parse()
+            .ok()
+    };
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(|child| parent(child) == Some(pid)).collect()
 }
 
 fn pids(plane: &ControlPlane, components: &[Component]) -> Vec<u32> {
@@ -289,4 +304,28 @@ fn a_panic_tears_it_down() {
     assert!(test.unwrap().join().is_err());
     let pids: Vec<u32> = told.recv().unwrap();
     assert!(!pids.iter().any(|&pid| alive(pid)));
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_test_process_is_killed() -> anyhow::Result<()> {
+    let dir = testbed::BedDir::create(None)?;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_bed"));
+    command.arg("api-only");
+    let owner = testbed::Process::spawn("bed", command, &dir.logs())?;
+    owner.until_logged("export KUBECONFIG=", LIMIT).await?;
+
+    let servers = children(owner.pid());
+    assert_eq!(servers.len(), 2, "etcd and kube-apiserver: {servers:?}");
+    assert!(servers.iter().all(|&pid| alive(pid)));
+    // Only the owner is killed, and it has no say in it.
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(owner.pid().try_into()?).unwrap(),
+        rustix::process::Signal::KILL,
+    )?;
+    wait::until("the servers to end with their owner", LIMIT, || async {
+        let left: Vec<u32> = servers.iter().copied().filter(|&pid| alive(pid)).collect();
+        anyhow::ensure!(left.is_empty(), "{left:?} run on");
+        Ok(())
+    })
+    .await
 }
