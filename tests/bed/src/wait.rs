@@ -64,7 +64,7 @@ where
                 Err(seen) => last = seen,
             },
             Err(_) if last.is_empty() => last = "the first look never came back".to_owned(),
-            Err(_) => last = format!("{last}, and then a look that never came back"),
+            Err(_) => last = format!("{last} (the last look was cut short)"),
         }
         if Instant::now() >= deadline {
             anyhow::bail!("waited {limit:?} for {what}; last seen: {last}");
