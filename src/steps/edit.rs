@@ -39,8 +39,11 @@ impl Edit<'_> {
             let version = self.object.pointer("/metadata/resourceVersion").cloned().unwrap_or_default();
             patch.test("/metadata/resourceVersion", version);
         }
-        for (located, _) in &self.changes {
-            for (pointer, value) in &located.pins {
+        // The two weights of a route share their pins.
+        let mut pinned: Vec<&str> = Vec::new();
+        for (pointer, value) in self.changes.iter().flat_map(|(located, _)| &located.pins) {
+            if !pinned.contains(&pointer.as_str()) {
+                pinned.push(pointer);
                 patch.test(pointer, value.clone());
             }
         }
@@ -171,7 +174,8 @@ pub fn text_of(field: &str, value: &Value) -> Result<String, Failure> {
         other => return Err(refused("Refused", format!("{field} holds {other}, which is neither text nor a number"))),
     };
     if text.len() > MAX_VALUE {
-        let message = format!("{field} holds {} bytes; at most {MAX_VALUE} can be remembered for the restore", text.len());
+        let message =
+            format!("{field} holds {} bytes; at most {MAX_VALUE} can be remembered for the restore", text.len());
         return Err(refused("Refused", message));
     }
     Ok(text)
@@ -225,7 +229,12 @@ mod tests {
         Located { field: field.into(), pointer: field.into(), pins: Vec::new() }
     }
 
-    fn edit<'a>(object: &'a Value, seen: Option<&'a str>, new: Option<&'a str>, changes: Vec<(Located, Option<String>)>) -> Vec<Value> {
+    fn edit<'a>(
+        object: &'a Value,
+        seen: Option<&'a str>,
+        new: Option<&'a str>,
+        changes: Vec<(Located, Option<String>)>,
+    ) -> Vec<Value> {
         let note = new.map(|_| "note".to_owned());
         let edit = Edit { object, uid: "u", fence_seen: seen, fence_new: new, note, changes, pin_version: false };
         edit.operations().as_array().unwrap().clone()

@@ -11,6 +11,7 @@ mod scale;
 mod set_config;
 mod switch_service;
 pub mod traffic;
+pub mod write;
 
 use serde_json::Value;
 

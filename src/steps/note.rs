@@ -54,7 +54,12 @@ fn holds(step: &StepStatus) -> bool {
 
 /// The note a target carries once the write of step `writing` has landed. `leaving`: that step leaves the target with
 /// this write. `None`: nothing of the record is left there.
-pub fn for_target(record: &LearningRollback, status: &LearningRollbackStatus, writing: usize, leaving: bool) -> Option<String> {
+pub fn for_target(
+    record: &LearningRollback,
+    status: &LearningRollbackStatus,
+    writing: usize,
+    leaving: bool,
+) -> Option<String> {
     let uid = record.metadata.uid.as_deref().unwrap_or_default();
     let target = status.steps.get(writing)?.target.as_ref()?;
     let same = |step: &StepStatus| {
@@ -66,7 +71,9 @@ pub fn for_target(record: &LearningRollback, status: &LearningRollbackStatus, wr
         .enumerate()
         .filter(|(index, step)| same(step) && holds(step) && !(leaving && *index == writing))
         .filter(|(index, step)| step.committed || *index == writing)
-        .filter_map(|(_, step)| Some((step.name.clone(), undo_step(definition(status.plan.as_ref(), step)?, step, uid))))
+        .filter_map(|(_, step)| {
+            Some((step.name.clone(), undo_step(definition(status.plan.as_ref(), step)?, step, uid)))
+        })
         .collect();
     if steps.is_empty() {
         return None;

@@ -10,7 +10,10 @@ pub(super) fn refusal(object: &Value) -> Option<Failure> {
     (object.pointer("/spec/paused") == Some(&Value::Bool(true))).then(|| {
         refused(
             "Refused",
-            format!("Deployment {0} is paused and would not restart: `kubectl rollout resume deployment/{0}`", name_of(object)),
+            format!(
+                "Deployment {0} is paused and would not restart: `kubectl rollout resume deployment/{0}`",
+                name_of(object)
+            ),
         )
     })
 }

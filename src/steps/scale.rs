@@ -23,8 +23,10 @@ pub(super) async fn admit(cluster: &Cluster, scale: &Scale) -> Result<(), Failur
         let scaled = scaled.as_str().unwrap_or("?");
         return Err(refused(
             "Refused",
-            format!("{what} is scaled by KEDA (ScaledObject {scaled}), which would undo it: pause the ScaledObject with the \
-                     annotation autoscaling.keda.sh/paused-replicas, or leave this step out"),
+            format!(
+                "{what} is scaled by KEDA (ScaledObject {scaled}), which would undo it: pause the ScaledObject with the \
+                     annotation autoscaling.keda.sh/paused-replicas, or leave this step out"
+            ),
         ));
     }
     let least = autoscaler.pointer("/spec/minReplicas").and_then(Value::as_i64).unwrap_or(1);
@@ -32,8 +34,10 @@ pub(super) async fn admit(cluster: &Cluster, scale: &Scale) -> Result<(), Failur
     if wanted > 0 && wanted < least {
         return Err(refused(
             "Refused",
-            format!("HorizontalPodAutoscaler {name} keeps {what} at {least} replicas or more and would undo {wanted}: set \
-                     replicas to 0, which switches the autoscaler off until the restore, or lower its minReplicas"),
+            format!(
+                "HorizontalPodAutoscaler {name} keeps {what} at {least} replicas or more and would undo {wanted}: set \
+                     replicas to 0, which switches the autoscaler off until the restore, or lower its minReplicas"
+            ),
         ));
     }
     Ok(())

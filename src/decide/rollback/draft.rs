@@ -33,15 +33,16 @@ impl Pass<'_> {
                 return self.skip("Cancelled", "a person cancelled it before it began".to_owned());
             }
         }
-        let plan = match self.input.admission {
+        let grant = match self.input.admission {
             Admission::Wait => return,
             Admission::Refused { reason, message } => return self.skip(reason, message.clone()),
-            Admission::Granted(plan) => plan.as_ref().clone(),
+            Admission::Granted(grant) => grant.as_ref().clone(),
         };
         if record.spec.expires_at.as_ref().is_some_and(|at| at.0 <= self.input.now) {
             return self.skip("Expired", "spec.expiresAt passed before it could begin".to_owned());
         }
-        self.draft(plan);
+        self.status.evidence = grant.evidence;
+        self.draft(grant.plan);
         let mut all_seen = true;
         for index in 0..self.status.steps.len() {
             let rehearse = self.status.steps.get(index).is_some_and(|step| step.imported.is_none());

@@ -22,10 +22,12 @@ use crate::api::{
         DesiredState, FieldPrior, FrozenPlan, LearningRollback, LearningRollbackStatus, Phase, StepState, StepStatus,
         WritePurpose,
     },
+    rollout::Evidence,
     step::Step,
 };
 
 pub use draft::{MAX_STATUS_BYTES, token};
+pub use restore::to_restore;
 
 /// Everything a decision depends on.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +50,7 @@ pub struct Input<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Admission {
     /// The rollout's status.active names it: this plan is frozen.
-    Granted(Box<FrozenPlan>),
+    Granted(Box<Grant>),
     /// Not yet.
     Wait,
     /// Never.
@@ -58,6 +60,15 @@ pub enum Admission {
         /// For people.
         message: String,
     },
+}
+
+/// What an admitted record begins with.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grant {
+    /// The plan, as the rollout has it now.
+    pub plan: FrozenPlan,
+    /// The samples that convicted.
+    pub evidence: Option<Evidence>,
 }
 
 /// What was seen of one step in this pass.

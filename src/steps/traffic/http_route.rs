@@ -17,9 +17,9 @@ fn route<'a>(index: usize, rule: &'a Value, namespace: &str) -> Route<'a> {
         .into_iter()
         .map(|member| (format!("{pointer}/{member}"), rule.get(member).cloned().unwrap_or_default()))
         .collect();
-    pins.extend(backends.iter().enumerate().map(|(at, backend)| {
-        (format!("{pointer}/backendRefs/{at}"), (*backend).clone())
-    }));
+    pins.extend(
+        backends.iter().enumerate().map(|(at, backend)| (format!("{pointer}/backendRefs/{at}"), (*backend).clone())),
+    );
     let names = |backend: &&Value| {
         let elsewhere = backend.get("namespace").and_then(Value::as_str).is_some_and(|other| other != namespace);
         let service = backend.get("kind").and_then(Value::as_str).is_none_or(|kind| kind == "Service");

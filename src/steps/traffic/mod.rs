@@ -54,15 +54,21 @@ pub(super) fn locate(shift: &ShiftTraffic, object: &Value) -> Result<Vec<Located
         }
         [] => Err(refused(
             "RouteNotFound",
-            format!("{what} has no http route{} with both destinations {from} and {to}: name the destinations as it does",
-                shift.route_ref.route.as_ref().map_or_else(String::new, |name| format!(" named {name:?}"))),
+            format!(
+                "{what} has no http route{} with both destinations {from} and {to}: name the destinations as it does",
+                shift.route_ref.route.as_ref().map_or_else(String::new, |name| format!(" named {name:?}"))
+            ),
         )),
         several => {
             let names: Vec<String> =
                 several.iter().map(|(route, ..)| route.name.map_or(route.pointer.clone(), str::to_owned)).collect();
             Err(refused(
                 "RouteAmbiguous",
-                format!("{what} has {} http routes with both destinations ({}): set routeRef.route", several.len(), names.join(", ")),
+                format!(
+                    "{what} has {} http routes with both destinations ({}): set routeRef.route",
+                    several.len(),
+                    names.join(", ")
+                ),
             ))
         }
     }

@@ -17,9 +17,12 @@ fn route<'a>(index: usize, entry: &'a Value, namespace: &str) -> Route<'a> {
         .into_iter()
         .map(|member| (format!("{pointer}/{member}"), entry.get(member).cloned().unwrap_or_default()))
         .collect();
-    pins.extend(destinations.iter().enumerate().map(|(at, destination)| {
-        (format!("{pointer}/route/{at}"), (*destination).clone())
-    }));
+    pins.extend(
+        destinations
+            .iter()
+            .enumerate()
+            .map(|(at, destination)| (format!("{pointer}/route/{at}"), (*destination).clone())),
+    );
     Route {
         name: entry.get("name").and_then(Value::as_str),
         destinations: destinations.iter().map(|destination| names(destination, namespace)).collect(),
