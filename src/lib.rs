@@ -1,1 +1,3 @@
 //! The LearningRollout operator.
+
+pub mod prometheus;
