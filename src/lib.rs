@@ -2,5 +2,8 @@
 //! everything back.
 
 pub mod api;
+pub mod controller;
 pub mod decide;
+pub mod prometheus;
+pub mod server;
 pub mod steps;
