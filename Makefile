@@ -1,0 +1,38 @@
+# What a person types. Each target with a ## comment is listed by `make help`.
+.DEFAULT_GOAL := help
+.PHONY: help tools fmt lint generate test demo bench clean
+
+CARGO ?= cargo
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+tools: ## Build the real servers of the test bed into .tools (minutes the first time, skipped afterwards)
+	@tests/tools/build.sh controlplane prometheus
+	@tests/tools/old-prometheus.sh
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+# The generator of the CRDs belongs here as soon as the kinds exist.
+generate: ## Generate what is generated
+	@echo "nothing is generated yet"
+
+test: tools ## Run every test, on the real servers where they are called for
+	$(CARGO) test --workspace --locked
+
+# The demo needs no old Prometheus; its own program decides what is success.
+demo: ## Show a rollback from the breach to the restore
+	@tests/tools/build.sh controlplane prometheus
+	$(CARGO) run --locked -p demo
+
+# Release build, real control plane; figures go to target/bench/figures.jsonl.
+bench: tools ## Measure
+	$(CARGO) run --release --locked -p bench
+
+clean: ## Remove what was built, but not the servers (those are in .tools)
+	$(CARGO) clean
