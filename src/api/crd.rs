@@ -16,6 +16,21 @@ pub fn definitions() -> Result<[(&'static str, Value); 2], serde_json::Error> {
     ])
 }
 
+/// The header of a generated file: whoever opens it must learn where the words come from.
+const HEADER: &str = "# Generated from the types in src/api by `make generate`. Do not edit: a test compares it with them.\n";
+
+/// Both definitions as they are committed: the file's name and its text.
+///
+/// # Errors
+/// As [`definitions`], or when a definition cannot be written as YAML.
+pub fn manifests() -> Result<Vec<(&'static str, String)>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut manifests = Vec::new();
+    for (file, definition) in definitions()? {
+        manifests.push((file, format!("{HEADER}{}", serde_yaml::to_string(&definition)?)));
+    }
+    Ok(manifests)
+}
+
 fn definition(mut crd: Value) -> Value {
     if let Some(schema) = crd.pointer_mut("/spec/versions/0/schema/openAPIV3Schema") {
         tidy(schema);
