@@ -39,8 +39,7 @@ impl BedDir {
             .collect();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = beds.join(format!("{name}-{}-{number}", std::process::id()));
-        fs::create_dir_all(path.join("data"))
-            .with_context(|| format!("cannot create {}", path.display()))?;
+        fs::create_dir_all(path.join("data")).with_context(|| format!("cannot create {}", path.display()))?;
         fs::create_dir_all(path.join("logs"))?;
         if kept() {
             fs::write(path.join(KEEP_MARK), "")?;

@@ -10,12 +10,7 @@
 //! The servers are built by `make tools`. One that is missing is an error, never a reason to skip.
 //!
 //! Linux only: the end of the children hangs on `setpriv --pdeathsig`, the ports on abstract sockets.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod control_plane;
 mod dir;

@@ -28,15 +28,11 @@ impl Port {
         for _ in 0..COUNT {
             let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
             let number = FIRST + u16::try_from(start.wrapping_add(step) % u32::from(COUNT))?;
-            let name =
-                SocketAddr::from_abstract_name(format!("learning-rollout-test-port-{number}"))?;
+            let name = SocketAddr::from_abstract_name(format!("learning-rollout-test-port-{number}"))?;
             if let Ok(reservation) = UnixListener::bind_addr(&name)
                 && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok()
             {
-                return Ok(Self {
-                    number,
-                    _reservation: reservation,
-                });
+                return Ok(Self { number, _reservation: reservation });
             }
         }
         bail!("no free port among {FIRST} to {}", FIRST + (COUNT - 1))
@@ -74,13 +70,8 @@ mod tests {
     fn a_port_in_use_is_passed_over() {
         let taken = Port::reserve().unwrap();
         let _listener = TcpListener::bind(taken.address()).unwrap();
-        let name =
-            SocketAddr::from_abstract_name(format!("learning-rollout-test-port-{}", taken.number))
-                .unwrap();
-        assert!(
-            UnixListener::bind_addr(&name).is_err(),
-            "the reservation holds while the port lives"
-        );
+        let name = SocketAddr::from_abstract_name(format!("learning-rollout-test-port-{}", taken.number)).unwrap();
+        assert!(UnixListener::bind_addr(&name).is_err(), "the reservation holds while the port lives");
         drop(taken);
         assert!(UnixListener::bind_addr(&name).is_ok(), "and ends with it");
     }

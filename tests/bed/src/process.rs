@@ -34,17 +34,12 @@ impl Process {
     ///
     /// Of `command` the program, arguments, environment variables and working directory are taken; its pipes and an
     /// `env_clear` are not.
-    pub fn spawn(
-        name: impl Into<String>,
-        command: Command,
-        log_dir: &Path,
-    ) -> anyhow::Result<Self> {
+    pub fn spawn(name: impl Into<String>, command: Command, log_dir: &Path) -> anyhow::Result<Self> {
         use std::os::unix::process::CommandExt;
 
         let name = name.into();
         let log = log_dir.join(format!("{name}.log"));
-        fs::create_dir_all(log_dir)
-            .with_context(|| format!("cannot create {}", log_dir.display()))?;
+        fs::create_dir_all(log_dir).with_context(|| format!("cannot create {}", log_dir.display()))?;
         let output = File::options()
             .create(true)
             .append(true)
@@ -53,10 +48,7 @@ impl Process {
 
         // setpriv becomes the program itself (exec), so the child's pid is the program's.
         let mut guarded = Command::new("setpriv");
-        guarded
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(command.get_program())
-            .args(command.get_args());
+        guarded.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
             match value {
                 Some(value) => guarded.env(key, value),
@@ -66,22 +58,12 @@ impl Process {
         if let Some(dir) = command.get_current_dir() {
             guarded.current_dir(dir);
         }
-        guarded
-            .stdin(Stdio::null())
-            .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0);
+        guarded.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
 
-        let child = spawn_from_lasting_thread(guarded).with_context(|| {
-            format!("cannot start {name} (setpriv, of util-linux, is needed too)")
-        })?;
+        let child = spawn_from_lasting_thread(guarded)
+            .with_context(|| format!("cannot start {name} (setpriv, of util-linux, is needed too)"))?;
         let pid = Pid::from_child(&child);
-        Ok(Self {
-            name,
-            pid,
-            child: Mutex::new(child),
-            log,
-        })
+        Ok(Self { name, pid, child: Mutex::new(child), log })
     }
 
     pub fn name(&self) -> &str {
@@ -98,16 +80,12 @@ impl Process {
 
     /// All that it has written so far, this run's and the earlier ones' under the same name.
     pub fn log(&self) -> String {
-        fs::read(&self.log)
-            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-            .unwrap_or_default()
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
     /// The status it ended with, if it has ended.
     pub fn exit_status(&self) -> anyhow::Result<Option<ExitStatus>> {
-        self.child()
-            .try_wait()
-            .with_context(|| format!("cannot ask after {}", self.name))
+        self.child().try_wait().with_context(|| format!("cannot ask after {}", self.name))
     }
 
     /// Fails, with the end of its log, if it has ended.
@@ -118,11 +96,7 @@ impl Process {
                 let log = self.log();
                 let lines: Vec<&str> = log.lines().collect();
                 let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n");
-                bail!(
-                    "{} has ended ({status}); the end of {}:\n{tail}",
-                    self.name,
-                    self.log.display()
-                )
+                bail!("{} has ended ({status}); the end of {}:\n{tail}", self.name, self.log.display())
             }
         }
     }
@@ -144,9 +118,7 @@ impl Process {
             async move {
                 match look.await.into_result() {
                     Ok(value) => Ok(Ok(value)),
-                    Err(seen) => self
-                        .ensure_running()
-                        .map_or_else(|dead| Ok(Err(dead)), |()| Err(seen)),
+                    Err(seen) => self.ensure_running().map_or_else(|dead| Ok(Err(dead)), |()| Err(seen)),
                 }
             }
         })
@@ -155,10 +127,7 @@ impl Process {
 
     /// Waits until its log has a line with `text`.
     pub async fn until_logged(&self, text: &str, limit: Duration) -> anyhow::Result<()> {
-        self.until_ready(&format!("the log line {text:?}"), limit, || async {
-            self.log().contains(text)
-        })
-        .await
+        self.until_ready(&format!("the log line {text:?}"), limit, || async { self.log().contains(text) }).await
     }
 
     /// Waits until it ends by itself.
@@ -177,8 +146,7 @@ impl Process {
     pub fn kill(&self) -> anyhow::Result<()> {
         let mut child = self.child();
         if child.try_wait()?.is_none() {
-            kill_process_group(self.pid, Signal::KILL)
-                .with_context(|| format!("cannot kill {}", self.name))?;
+            kill_process_group(self.pid, Signal::KILL).with_context(|| format!("cannot kill {}", self.name))?;
             child.wait()?;
         }
         Ok(())
@@ -208,13 +176,9 @@ impl Process {
         // Under the lock, and only while unreaped, so that the pid cannot be another's by now.
         let mut child = self.child();
         if let Some(status) = child.try_wait()? {
-            bail!(
-                "{} has ended already ({status}): it cannot be sent {signal:?}",
-                self.name
-            );
+            bail!("{} has ended already ({status}): it cannot be sent {signal:?}", self.name);
         }
-        kill_process(self.pid, signal)
-            .with_context(|| format!("cannot send {signal:?} to {}", self.name))
+        kill_process(self.pid, signal).with_context(|| format!("cannot send {signal:?} to {}", self.name))
     }
 
     fn child(&self) -> MutexGuard<'_, Child> {
@@ -246,25 +210,16 @@ impl Usage {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let kib = |key: &str| -> anyhow::Result<u64> {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
-            let number = line
-                .and_then(|rest| rest.split_whitespace().next())
-                .ok_or_else(|| anyhow!("no {key}"))?;
+            let number = line.and_then(|rest| rest.split_whitespace().next()).ok_or_else(|| anyhow!("no {key}"))?;
             Ok(number.parse::<u64>()? * 1024)
         };
         // Nanoseconds of all threads; /proc/PID/stat has them in ticks of 10 ms only.
         let mut cpu = 0;
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {
             let schedstat = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            cpu += schedstat
-                .split_whitespace()
-                .next()
-                .map_or(Ok(0), str::parse::<u64>)?;
+            cpu += schedstat.split_whitespace().next().map_or(Ok(0), str::parse::<u64>)?;
         }
-        Ok(Self {
-            rss: kib("VmRSS:")?,
-            peak_rss: kib("VmHWM:")?,
-            cpu: Duration::from_nanos(cpu),
-        })
+        Ok(Self { rss: kib("VmRSS:")?, peak_rss: kib("VmHWM:")?, cpu: Duration::from_nanos(cpu) })
     }
 }
 
@@ -286,9 +241,7 @@ fn spawn_from_lasting_thread(command: Command) -> anyhow::Result<Child> {
         jobs
     });
     let (reply, answer) = mpsc::channel();
-    spawner
-        .send((command, reply))
-        .map_err(|_| anyhow!("the spawning thread has ended"))?;
+    spawner.send((command, reply)).map_err(|_| anyhow!("the spawning thread has ended"))?;
     Ok(answer.recv()??)
 }
 
@@ -309,32 +262,18 @@ mod tests {
     async fn an_early_end_is_told_with_the_log() {
         let dir = BedDir::create(None).unwrap();
         let process = shell(&dir, "echo the reason >&2; exit 3");
-        let error = process
-            .until_ready("nothing", LIMIT, || async { false })
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("exit status: 3") && error.contains("the reason"),
-            "{error}"
-        );
+        let error = process.until_ready("nothing", LIMIT, || async { false }).await.unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("the reason"), "{error}");
     }
 
     #[tokio::test]
     async fn stop_cont_and_terminate() {
         let dir = BedDir::create(None).unwrap();
-        let process = shell(
-            &dir,
-            "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done",
-        );
+        let process = shell(&dir, "trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done");
         process.until_logged("up", LIMIT).await.unwrap();
         process.stop().unwrap();
         process.terminate().unwrap();
-        let error = process
-            .wait(Duration::from_millis(150))
-            .await
-            .unwrap_err()
-            .to_string();
+        let error = process.wait(Duration::from_millis(150)).await.unwrap_err().to_string();
         assert!(error.contains("still running"), "{error}");
         process.cont().unwrap();
         assert!(process.wait(LIMIT).await.unwrap().success());
@@ -347,17 +286,13 @@ mod tests {
         let dir = BedDir::create(None).unwrap();
         let process = shell(&dir, "sleep 600 & echo $!; wait");
         let child = process
-            .until_ready("the child's pid", LIMIT, || async {
-                process.log().trim().parse::<u32>().ok()
-            })
+            .until_ready("the child's pid", LIMIT, || async { process.log().trim().parse::<u32>().ok() })
             .await
             .unwrap();
         let pids = [process.pid(), child];
         drop(process);
         for pid in pids {
-            wait::until(format!("{pid} to end"), LIMIT, || async { gone(pid) })
-                .await
-                .unwrap();
+            wait::until(format!("{pid} to end"), LIMIT, || async { gone(pid) }).await.unwrap();
         }
     }
 

@@ -71,10 +71,7 @@ impl Default for PrometheusOptions {
 
 impl PrometheusOptions {
     pub fn version(version: PrometheusVersion) -> Self {
-        Self {
-            version,
-            ..Self::default()
-        }
+        Self { version, ..Self::default() }
     }
 
     #[must_use]
@@ -98,10 +95,7 @@ impl PrometheusOptions {
         }
         config.push_str("scrape_configs:\n");
         for (job, address) in &self.targets {
-            let _ = writeln!(
-                config,
-                "- job_name: {job:?}\n  static_configs:\n  - targets: [{address:?}]"
-            );
+            let _ = writeln!(config, "- job_name: {job:?}\n  static_configs:\n  - targets: [{address:?}]");
         }
         config
     }
@@ -135,10 +129,7 @@ impl Prometheus {
             process: Mutex::new(None),
             version: options.version,
             flags: options.flags,
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .timeout(Duration::from_secs(30))
-                .build()?,
+            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?,
             port: Port::reserve()?,
             dir,
         };
@@ -147,15 +138,8 @@ impl Prometheus {
     }
 
     /// A Prometheus that scrapes nothing and holds `samples`, OpenMetrics text with timestamps.
-    pub async fn with_samples(
-        version: PrometheusVersion,
-        samples: impl Into<String>,
-    ) -> anyhow::Result<Self> {
-        Self::start(PrometheusOptions {
-            samples: Some(samples.into()),
-            ..PrometheusOptions::version(version)
-        })
-        .await
+    pub async fn with_samples(version: PrometheusVersion, samples: impl Into<String>) -> anyhow::Result<Self> {
+        Self::start(PrometheusOptions { samples: Some(samples.into()), ..PrometheusOptions::version(version) }).await
     }
 
     pub fn url(&self) -> String {
@@ -173,11 +157,7 @@ impl Prometheus {
 
     /// Stops it as an outage does: at once, connections refused. Its data stays.
     pub fn stop(&self) -> anyhow::Result<()> {
-        let process = self
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         process.map_or(Ok(()), |process| process.kill())
     }
 
@@ -197,17 +177,8 @@ impl Prometheus {
         let ready = format!("{}/-/ready", self.url());
         process
             .until_ready("readiness", READY_WITHIN, || async {
-                let response = self
-                    .http
-                    .get(&ready)
-                    .send()
-                    .await
-                    .map_err(|error| error.to_string())?;
-                if response.status().is_success() {
-                    Ok(())
-                } else {
-                    Err(response.status().to_string())
-                }
+                let response = self.http.get(&ready).send().await.map_err(|error| error.to_string())?;
+                if response.status().is_success() { Ok(()) } else { Err(response.status().to_string()) }
             })
             .await?;
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
@@ -226,16 +197,9 @@ impl Prometheus {
 
     /// Makes it read its configuration and rules again.
     pub async fn reload(&self) -> anyhow::Result<()> {
-        let response = self
-            .http
-            .post(format!("{}/-/reload", self.url()))
-            .send()
-            .await?;
+        let response = self.http.post(format!("{}/-/reload", self.url())).send().await?;
         if !response.status().is_success() {
-            bail!(
-                "Prometheus refused its new configuration: {}",
-                response.text().await.unwrap_or_default()
-            );
+            bail!("Prometheus refused its new configuration: {}", response.text().await.unwrap_or_default());
         }
         Ok(())
     }
@@ -247,29 +211,13 @@ impl Prometheus {
 
     /// The `result` of an instant query at `time`, in seconds since the epoch.
     pub async fn query_at(&self, expr: &str, time: f64) -> anyhow::Result<Value> {
-        self.ask("query", &[("query", expr), ("time", &time.to_string())])
-            .await
+        self.ask("query", &[("query", expr), ("time", &time.to_string())]).await
     }
 
     /// The `result` of a range query; times and step in seconds.
-    pub async fn query_range(
-        &self,
-        expr: &str,
-        start: f64,
-        end: f64,
-        step: f64,
-    ) -> anyhow::Result<Value> {
+    pub async fn query_range(&self, expr: &str, start: f64, end: f64, step: f64) -> anyhow::Result<Value> {
         let [start, end, step] = [start, end, step].map(|seconds| seconds.to_string());
-        self.ask(
-            "query_range",
-            &[
-                ("query", expr),
-                ("start", &start),
-                ("end", &end),
-                ("step", &step),
-            ],
-        )
-        .await
+        self.ask("query_range", &[("query", expr), ("start", &start), ("end", &end), ("step", &step)]).await
     }
 
     /// The number that `expr` is now: a scalar's, or the only series' of a vector. `None` where there is no series.
@@ -281,9 +229,7 @@ impl Prometheus {
             Some([_, scalar]) if scalar.is_string() => Some(scalar),
             _ => bail!("{expr} is not one number but {result}"),
         };
-        let text = value
-            .and_then(Value::as_str)
-            .with_context(|| format!("{expr} has no value: {result}"))?;
+        let text = value.and_then(Value::as_str).with_context(|| format!("{expr} has no value: {result}"))?;
         Ok(Some(text.parse()?))
     }
 
@@ -312,10 +258,7 @@ fn back_fill(version: PrometheusVersion, dir: &BedDir, samples: &str) -> anyhow:
         .output()
         .context("cannot run promtool")?;
     if !output.status.success() {
-        bail!(
-            "promtool refused the samples: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("promtool refused the samples: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }

@@ -10,8 +10,7 @@ use anyhow::{Context, bail};
 
 /// The folder of all tool families.
 pub fn dir() -> PathBuf {
-    std::env::var_os("LEARNING_ROLLOUT_TOOLS")
-        .map_or_else(|| crate::workspace_root().join(".tools"), Into::into)
+    std::env::var_os("LEARNING_ROLLOUT_TOOLS").map_or_else(|| crate::workspace_root().join(".tools"), Into::into)
 }
 
 /// The path of `name`, a binary or folder of the tool family `family`, as in `controlplane`, `kubectl`.
@@ -26,12 +25,8 @@ pub fn find(family: &str, name: &str) -> anyhow::Result<PathBuf> {
     }
     let path = dir().join(family).join(name);
     if !path.exists() {
-        bail!(
-            "{} is missing: run `make tools` at the workspace's root first",
-            path.display()
-        );
+        bail!("{} is missing: run `make tools` at the workspace's root first", path.display());
     }
     // The canonical path keeps to one build even if `make tools` moves the family's link meanwhile.
-    path.canonicalize()
-        .with_context(|| format!("cannot resolve {}", path.display()))
+    path.canonicalize().with_context(|| format!("cannot resolve {}", path.display()))
 }

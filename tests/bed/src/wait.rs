@@ -35,22 +35,14 @@ impl<T, E: Display> Observation for Result<T, E> {
 impl Observation for bool {
     type Value = ();
     fn into_result(self) -> Result<(), String> {
-        if self {
-            Ok(())
-        } else {
-            Err("false".to_owned())
-        }
+        if self { Ok(()) } else { Err("false".to_owned()) }
     }
 }
 
 /// Looks until it sees the value, or fails after `limit`. A look that hangs counts as one that saw nothing.
 ///
 /// `what` completes the sentence "waited 10s for …".
-pub async fn until<O, F>(
-    what: impl Display,
-    limit: Duration,
-    mut look: impl FnMut() -> F,
-) -> anyhow::Result<O::Value>
+pub async fn until<O, F>(what: impl Display, limit: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<O::Value>
 where
     O: Observation,
     F: Future<Output = O>,
@@ -91,31 +83,15 @@ mod tests {
 
     #[tokio::test]
     async fn names_what_it_waited_for_and_what_it_saw() {
-        let error = until("two replicas", Duration::from_millis(60), || async {
-            Err::<(), _>("one replica")
-        })
-        .await
-        .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "waited 60ms for two replicas; last seen: one replica"
-        );
+        let error = until("two replicas", Duration::from_millis(60), || async { Err::<(), _>("one replica") })
+            .await
+            .unwrap_err();
+        assert_eq!(error.to_string(), "waited 60ms for two replicas; last seen: one replica");
     }
 
     #[tokio::test]
     async fn a_look_that_hangs_does_not_outlast_the_limit() {
-        let error = until(
-            "an answer",
-            Duration::from_millis(60),
-            std::future::pending::<bool>,
-        )
-        .await
-        .unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .ends_with("the first look never came back"),
-            "{error}"
-        );
+        let error = until("an answer", Duration::from_millis(60), std::future::pending::<bool>).await.unwrap_err();
+        assert!(error.to_string().ends_with("the first look never came back"), "{error}");
     }
 }

@@ -17,14 +17,8 @@ async fn main() -> anyhow::Result<()> {
         }
     };
     // Before the start, so that a signal during it is not lost.
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt())?,
-        signal(SignalKind::terminate())?,
-    );
-    let options = Options {
-        name: Some("bed".to_owned()),
-        ..kind
-    };
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let options = Options { name: Some("bed".to_owned()), ..kind };
     let plane = tokio::select! {
         plane = ControlPlane::start(options) => plane?,
         _ = interrupt.recv() => return Ok(()),

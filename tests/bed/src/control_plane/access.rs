@@ -36,12 +36,7 @@ pub(super) enum Identity {
 }
 
 impl Identity {
-    const ALL: [Self; 4] = [
-        Self::Admin,
-        Self::ControllerManager,
-        Self::Scheduler,
-        Self::Kwok,
-    ];
+    const ALL: [Self; 4] = [Self::Admin, Self::ControllerManager, Self::Scheduler, Self::Kwok];
 
     fn user(self) -> &'static str {
         match self {
@@ -83,16 +78,14 @@ impl ControlPlane {
 
     /// An administrator's client, of the current runtime. Retries are off, so that a test sees every answer.
     pub fn client(&self) -> Client {
-        self.admin_client()
-            .expect("a started control plane has its certificate")
+        self.admin_client().expect("a started control plane has its certificate")
     }
 
     /// The client of the user `user` in `groups`, by impersonation: RBAC holds for it.
     pub fn client_as(&self, user: &str, groups: &[&str]) -> anyhow::Result<Client> {
         let mut config = self.config(&Identity::Admin.token())?;
         config.auth_info.impersonate = Some(user.to_owned());
-        config.auth_info.impersonate_groups =
-            Some(groups.iter().map(|&group| group.to_owned()).collect());
+        config.auth_info.impersonate_groups = Some(groups.iter().map(|&group| group.to_owned()).collect());
         Ok(Client::try_from(config)?)
     }
 
@@ -102,16 +95,9 @@ impl ControlPlane {
     }
 
     /// A token of the ServiceAccount, valid for a day.
-    pub async fn service_account_token(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<String> {
+    pub async fn service_account_token(&self, namespace: &str, name: &str) -> anyhow::Result<String> {
         let request = TokenRequest {
-            spec: TokenRequestSpec {
-                expiration_seconds: Some(24 * 3600),
-                ..TokenRequestSpec::default()
-            },
+            spec: TokenRequestSpec { expiration_seconds: Some(24 * 3600), ..TokenRequestSpec::default() },
             ..TokenRequest::default()
         };
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
@@ -119,18 +105,11 @@ impl ControlPlane {
             .create_token_request(name, &kube::api::PostParams::default(), &request)
             .await
             .with_context(|| format!("no token for ServiceAccount {namespace}/{name}"))?;
-        Ok(answer
-            .status
-            .context("a TokenRequest without a status")?
-            .token)
+        Ok(answer.status.context("a TokenRequest without a status")?.token)
     }
 
     /// A kubeconfig with which a program is the ServiceAccount, as it would be in a pod of its own.
-    pub async fn service_account_kubeconfig(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> anyhow::Result<PathBuf> {
         let token = self.service_account_token(namespace, name).await?;
         self.write_kubeconfig(&format!("{namespace}-{name}.kubeconfig"), &token)
     }
@@ -138,10 +117,7 @@ impl ControlPlane {
     /// kubectl with the administrator's kubeconfig, to be run or changed by the caller.
     pub fn kubectl_command(&self, args: &[&str]) -> anyhow::Result<Command> {
         let mut command = Command::new(tools::find("controlplane", "kubectl")?);
-        command
-            .args(args)
-            .env("KUBECONFIG", self.kubeconfig())
-            .env("HOME", self.dir.path());
+        command.args(args).env("KUBECONFIG", self.kubeconfig()).env("HOME", self.dir.path());
         Ok(command)
     }
 
@@ -151,11 +127,7 @@ impl ControlPlane {
     }
 
     /// Runs kubectl with a standard input, as for `apply -f -`.
-    pub async fn kubectl_with_input(
-        &self,
-        args: &[&str],
-        input: &str,
-    ) -> anyhow::Result<KubectlOutput> {
+    pub async fn kubectl_with_input(&self, args: &[&str], input: &str) -> anyhow::Result<KubectlOutput> {
         let shown = format!("kubectl {}", args.join(" "));
         let mut child = tokio::process::Command::from(self.kubectl_command(args)?)
             .stdin(Stdio::piped())
@@ -216,15 +188,9 @@ impl ControlPlane {
 
     fn config(&self, token: &str) -> anyhow::Result<Config> {
         let ca = self.ca_file();
-        let certificates =
-            fs::read(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
+        let certificates = fs::read(&ca).with_context(|| format!("cannot read {}", ca.display()))?;
         let mut config = Config::new(self.url().parse()?);
-        config.root_cert = Some(
-            pem::parse_many(certificates)?
-                .into_iter()
-                .map(pem::Pem::into_contents)
-                .collect(),
-        );
+        config.root_cert = Some(pem::parse_many(certificates)?.into_iter().map(pem::Pem::into_contents).collect());
         config.auth_info.token = Some(token.to_owned().into());
         config.default_retry = false;
         config.read_timeout = Some(READ_TIMEOUT);
@@ -268,20 +234,13 @@ impl KubectlOutput {
 /// is told to look for both in one file.
 fn signing_key() -> anyhow::Result<String> {
     let random = ring::rand::SystemRandom::new();
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
-        .map_err(|_| anyhow!("no key"))?;
+    let pkcs8 =
+        EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).map_err(|_| anyhow!("no key"))?;
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random)
         .map_err(|why| anyhow!("bad key: {why}"))?;
     // SubjectPublicKeyInfo of a P-256 key: a fixed head before the point.
-    let mut public = vec![
-        0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01,
-    ];
-    public.extend([
-        0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-    ]);
+    let mut public = vec![0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    public.extend([0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00]);
     public.extend(pair.public_key().as_ref());
-    Ok(pem::encode_many(&[
-        pem::Pem::new("PRIVATE KEY", pkcs8.as_ref()),
-        pem::Pem::new("PUBLIC KEY", public),
-    ]))
+    Ok(pem::encode_many(&[pem::Pem::new("PRIVATE KEY", pkcs8.as_ref()), pem::Pem::new("PUBLIC KEY", public)]))
 }

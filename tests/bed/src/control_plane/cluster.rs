@@ -25,25 +25,17 @@ impl ControlPlane {
         let name = format!("{prefix}-{number}-{}", std::process::id());
         let namespaces: Api<Namespace> = Api::all(self.client());
         let object = Namespace {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
             ..Namespace::default()
         };
-        namespaces
-            .create(&PostParams::default(), &object)
-            .await
-            .with_context(|| format!("no namespace {name}"))?;
+        namespaces.create(&PostParams::default(), &object).await.with_context(|| format!("no namespace {name}"))?;
         self.default_service_account(&name).await?;
         Ok(name)
     }
 
     /// `kubectl apply` of a manifest, which may hold several documents. Returns what kubectl printed.
     pub async fn kubectl_apply(&self, manifest: &str) -> anyhow::Result<String> {
-        self.kubectl_with_input(&["apply", "-f", "-"], manifest)
-            .await?
-            .ok()
+        self.kubectl_with_input(&["apply", "-f", "-"], manifest).await?.ok()
     }
 
     /// Applies the CustomResourceDefinitions of a folder and waits until the API server serves them all.
@@ -55,32 +47,16 @@ impl ControlPlane {
             .filter_map(|line| line.strip_prefix("customresourcedefinition.apiextensions.k8s.io/"))
             .map(str::to_owned)
             .collect();
-        ensure!(
-            !names.is_empty(),
-            "{} holds no CustomResourceDefinition",
-            dir.display()
-        );
+        ensure!(!names.is_empty(), "{} holds no CustomResourceDefinition", dir.display());
         let definitions: Api<CustomResourceDefinition> = Api::all(self.client());
         for name in &names {
-            wait::until(
-                format!("CustomResourceDefinition {name} to be Established"),
-                CRD_WITHIN,
-                || async {
-                    let conditions = definitions
-                        .get(name)
-                        .await?
-                        .status
-                        .and_then(|status| status.conditions);
-                    match conditions
-                        .iter()
-                        .flatten()
-                        .any(|c| c.type_ == "Established" && c.status == "True")
-                    {
-                        true => Ok(()),
-                        false => Err(anyhow::anyhow!("conditions {conditions:?}")),
-                    }
-                },
-            )
+            wait::until(format!("CustomResourceDefinition {name} to be Established"), CRD_WITHIN, || async {
+                let conditions = definitions.get(name).await?.status.and_then(|status| status.conditions);
+                match conditions.iter().flatten().any(|c| c.type_ == "Established" && c.status == "True") {
+                    true => Ok(()),
+                    false => Err(anyhow::anyhow!("conditions {conditions:?}")),
+                }
+            })
             .await?;
         }
         Ok(names)
@@ -89,33 +65,23 @@ impl ControlPlane {
     /// The requests answered so far, in order. Needs [`super::Options::audit_log`].
     pub fn audit_events(&self) -> anyhow::Result<Vec<AuditEvent>> {
         let path = self.audit_log();
-        let log = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let log = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         // A last line without its end is still being written.
         let whole = log.rfind('\n').map_or("", |end| &log[..end]);
-        whole
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line).with_context(|| format!("audit log line {line}"))
-            })
-            .collect()
+        whole.lines().map(|line| serde_json::from_str(line).with_context(|| format!("audit log line {line}"))).collect()
     }
 
     pub(super) async fn create_nodes(&self) -> anyhow::Result<()> {
         let nodes: Api<Node> = Api::all(self.client());
         // No pod costs anything, so that nothing ever waits for room.
-        let room =
-            json!({"cpu": "1000", "memory": "4Ti", "ephemeral-storage": "4Ti", "pods": "10000"});
+        let room = json!({"cpu": "1000", "memory": "4Ti", "ephemeral-storage": "4Ti", "pods": "10000"});
         for number in 0..self.options.nodes {
             let name = format!("node-{number}");
             let node: Node = serde_json::from_value(json!({
                 "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"}},
                 "status": {"allocatable": room, "capacity": room},
             }))?;
-            nodes
-                .create(&PostParams::default(), &node)
-                .await
-                .with_context(|| format!("cannot create node {name}"))?;
+            nodes.create(&PostParams::default(), &node).await.with_context(|| format!("cannot create node {name}"))?;
         }
         Ok(())
     }
@@ -125,17 +91,8 @@ impl ControlPlane {
         let nodes: Api<Node> = Api::all(self.client());
         self.until("every node to be Ready and schedulable", || async {
             let listed = nodes.list(&ListParams::default()).await?.items;
-            let waiting: Vec<String> = listed
-                .iter()
-                .filter(|node| !self.usable(node))
-                .map(describe)
-                .collect();
-            ensure!(
-                listed.len() >= self.options.nodes,
-                "{} of {} nodes",
-                listed.len(),
-                self.options.nodes
-            );
+            let waiting: Vec<String> = listed.iter().filter(|node| !self.usable(node)).map(describe).collect();
+            ensure!(listed.len() >= self.options.nodes, "{} of {} nodes", listed.len(), self.options.nodes);
             ensure!(waiting.is_empty(), "{}", waiting.join("; "));
             Ok(())
         })
@@ -143,19 +100,9 @@ impl ControlPlane {
     }
 
     fn usable(&self, node: &Node) -> bool {
-        let conditions = node
-            .status
-            .as_ref()
-            .and_then(|status| status.conditions.as_ref());
-        let ready = conditions
-            .into_iter()
-            .flatten()
-            .any(|c| c.type_ == "Ready" && c.status == "True");
-        let taints = node
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.taints.as_ref())
-            .is_some_and(|taints| !taints.is_empty());
+        let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+        let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_some_and(|taints| !taints.is_empty());
         ready && !(taints && self.options.controller_manager)
     }
 
@@ -164,55 +111,32 @@ impl ControlPlane {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client(), namespace);
         if !self.options.controller_manager {
             let account = ServiceAccount {
-                metadata: ObjectMeta {
-                    name: Some("default".to_owned()),
-                    ..ObjectMeta::default()
-                },
+                metadata: ObjectMeta { name: Some("default".to_owned()), ..ObjectMeta::default() },
                 ..ServiceAccount::default()
             };
             // Namespace default itself is made by the API server a moment after it is ready.
-            self.until(
-                &format!("ServiceAccount {namespace}/default to be created"),
-                || async {
-                    match accounts.create(&PostParams::default(), &account).await {
-                        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
-                        other => other.map(drop),
-                    }
-                },
-            )
+            self.until(&format!("ServiceAccount {namespace}/default to be created"), || async {
+                match accounts.create(&PostParams::default(), &account).await {
+                    Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+                    other => other.map(drop),
+                }
+            })
             .await?;
             return Ok(());
         }
-        self.until(&format!("ServiceAccount {namespace}/default"), || {
-            accounts.get("default")
-        })
-        .await?;
+        self.until(&format!("ServiceAccount {namespace}/default"), || accounts.get("default")).await?;
         Ok(())
     }
 }
 
 fn describe(node: &Node) -> String {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    let conditions: Vec<String> = conditions
-        .into_iter()
-        .flatten()
-        .map(|condition| format!("{}={}", condition.type_, condition.status))
-        .collect();
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let conditions: Vec<String> =
+        conditions.into_iter().flatten().map(|condition| format!("{}={}", condition.type_, condition.status)).collect();
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
-    let taints: Vec<&str> = taints
-        .into_iter()
-        .flatten()
-        .map(|taint| taint.key.as_str())
-        .collect();
-    format!(
-        "node {name}: conditions [{}], taints [{}]",
-        conditions.join(", "),
-        taints.join(", ")
-    )
+    let taints: Vec<&str> = taints.into_iter().flatten().map(|taint| taint.key.as_str()).collect();
+    format!("node {name}: conditions [{}], taints [{}]", conditions.join(", "), taints.join(", "))
 }
 
 /// One answered request, as the API server's audit log tells it.
@@ -241,8 +165,7 @@ impl AuditEvent {
 
     /// `deployments`, or `deployments/scale`.
     pub fn resource(&self) -> String {
-        let [resource, subresource] =
-            ["resource", "subresource"].map(|key| self.object_ref[key].as_str());
+        let [resource, subresource] = ["resource", "subresource"].map(|key| self.object_ref[key].as_str());
         match (resource.unwrap_or_default(), subresource) {
             (resource, None) => resource.to_owned(),
             (resource, Some(subresource)) => format!("{resource}/{subresource}"),
@@ -251,8 +174,7 @@ impl AuditEvent {
 
     /// `NAMESPACE/NAME`, either part empty where there is none.
     pub fn object(&self) -> String {
-        let [namespace, name] =
-            ["namespace", "name"].map(|key| self.object_ref[key].as_str().unwrap_or_default());
+        let [namespace, name] = ["namespace", "name"].map(|key| self.object_ref[key].as_str().unwrap_or_default());
         format!("{namespace}/{name}")
     }
 
@@ -263,9 +185,6 @@ impl AuditEvent {
 
     /// Whether it changed something, or was meant to.
     pub fn is_write(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 }

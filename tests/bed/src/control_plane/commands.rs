@@ -47,10 +47,7 @@ impl ControlPlane {
             Component::Kwok => self.kwok_flags()?,
         });
         // Some read settings from the home folder; they find none here.
-        command
-            .env("HOME", self.dir.path())
-            .env_remove("KUBECONFIG")
-            .current_dir(self.dir.path());
+        command.env("HOME", self.dir.path()).env_remove("KUBECONFIG").current_dir(self.dir.path());
         Ok(command)
     }
 
@@ -102,14 +99,8 @@ impl ControlPlane {
 
     fn controller_manager_flags(&self) -> Vec<String> {
         vec![
-            format!(
-                "--kubeconfig={}",
-                text(&self.kubeconfig_of(Identity::ControllerManager))
-            ),
-            format!(
-                "--service-account-private-key-file={}",
-                text(&self.service_account_key())
-            ),
+            format!("--kubeconfig={}", text(&self.kubeconfig_of(Identity::ControllerManager))),
+            format!("--service-account-private-key-file={}", text(&self.service_account_key())),
             format!("--root-ca-file={}", text(&self.ca_file())),
             format!("--service-cluster-ip-range={SERVICE_CIDR}"),
             // Alone, it need not be elected: that saves a start-up's wait and writes that a test would count.
@@ -123,10 +114,7 @@ impl ControlPlane {
 
     fn scheduler_flags(&self) -> Vec<String> {
         vec![
-            format!(
-                "--kubeconfig={}",
-                text(&self.kubeconfig_of(Identity::Scheduler))
-            ),
+            format!("--kubeconfig={}", text(&self.kubeconfig_of(Identity::Scheduler))),
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
             "--kube-api-qps=500".to_owned(),
@@ -154,16 +142,10 @@ impl ControlPlane {
 fn kwok_stages() -> anyhow::Result<Vec<PathBuf>> {
     let folder = tools::find("controlplane", "kwok-stages")?;
     let mut stages = Vec::new();
-    for entry in
-        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?
-    {
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
         stages.push(entry?.path());
     }
-    ensure!(
-        !stages.is_empty(),
-        "{} has no stages: remove it and run `make tools`",
-        folder.display()
-    );
+    ensure!(!stages.is_empty(), "{} has no stages: remove it and run `make tools`", folder.display());
     stages.sort();
     Ok(stages)
 }

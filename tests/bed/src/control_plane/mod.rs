@@ -61,12 +61,7 @@ impl Default for Options {
 impl Options {
     /// Only the API server and its etcd: for tests of schemas, patches and permissions.
     pub fn api_only() -> Self {
-        Self {
-            controller_manager: false,
-            scheduler: false,
-            nodes: 0,
-            ..Self::default()
-        }
+        Self { controller_manager: false, scheduler: false, nodes: 0, ..Self::default() }
     }
 }
 
@@ -104,11 +99,7 @@ impl ControlPlane {
         crate::install_tls_provider();
         let plane = Self {
             processes: Mutex::default(),
-            ports: Ports {
-                apiserver: Port::reserve()?,
-                etcd: Port::reserve()?,
-                etcd_peer: Port::reserve()?,
-            },
+            ports: Ports { apiserver: Port::reserve()?, etcd: Port::reserve()?, etcd_peer: Port::reserve()? },
             dir: BedDir::create(options.name.as_deref())?,
             options,
         };
@@ -175,11 +166,7 @@ impl ControlPlane {
     }
 
     fn run(&self, component: Component) -> anyhow::Result<()> {
-        let process = Process::spawn(
-            component.program(),
-            self.command(component)?,
-            &self.dir.logs(),
-        )?;
+        let process = Process::spawn(component.program(), self.command(component)?, &self.dir.logs())?;
         self.processes().insert(component, Arc::new(process));
         Ok(())
     }
@@ -195,9 +182,7 @@ impl ControlPlane {
             async move {
                 match look.await.into_result() {
                     Ok(value) => Ok(Ok(value)),
-                    Err(seen) => self
-                        .ensure_running()
-                        .map_or_else(|dead| Ok(Err(dead)), |()| Err(seen)),
+                    Err(seen) => self.ensure_running().map_or_else(|dead| Ok(Err(dead)), |()| Err(seen)),
                 }
             }
         })
@@ -205,15 +190,11 @@ impl ControlPlane {
     }
 
     fn ensure_running(&self) -> anyhow::Result<()> {
-        self.processes()
-            .values()
-            .try_for_each(|process| process.ensure_running())
+        self.processes().values().try_for_each(|process| process.ensure_running())
     }
 
     fn processes(&self) -> MutexGuard<'_, BTreeMap<Component, Arc<Process>>> {
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn file(&self, name: &str) -> PathBuf {
