@@ -18,9 +18,8 @@ lint: ## Check formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
-# The generator of the CRDs belongs here as soon as the kinds exist.
-generate: ## Generate what is generated
-	@echo "nothing is generated yet"
+generate: ## Write crds/ from the types in src/api
+	$(CARGO) run --quiet --locked --bin learning-rollout-operator -- crds --dir crds
 
 test: tools ## Run every test, on the real servers where they are called for
 	$(CARGO) test --workspace --locked

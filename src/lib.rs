@@ -2,6 +2,7 @@
 //! everything back.
 
 pub mod api;
+pub mod cli;
 pub mod controller;
 pub mod decide;
 pub mod prometheus;

@@ -256,11 +256,11 @@ pub struct FrozenPlan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prometheus: Option<PrometheusSource>,
     /// The steps, in order.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub steps: Vec<Step>,
     /// The checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub verify: Vec<VerifyCheck>,
 }
 
@@ -310,7 +310,7 @@ pub struct StepStatus {
     pub message: Option<String>,
     /// What each touched field held before the incident. Frozen at the step's first commit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["field"]))]
     pub prior: Vec<FieldPrior>,
     /// Tokens of the write that is intended or was committed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]

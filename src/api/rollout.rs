@@ -37,8 +37,7 @@ use super::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.triggers.all(t, self.rollbacks.exists(r, r.name == t.rollback))").message("every trigger's rollback must be the name of an entry of spec.rollbacks; correct the name or add the rollback").field_path(".triggers"),
-    validation = Rule::new("duration(self.interval) >= duration('1s') && duration(self.interval) <= duration('1h')").message("interval must be from 1s to 1h").field_path(".interval")
+    validation = Rule::new("self.triggers.all(t, self.rollbacks.exists(r, r.name == t.rollback))").message("every trigger's rollback must be the name of an entry of spec.rollbacks; correct the name or add the rollback").field_path(".triggers")
 )]
 pub struct LearningRolloutSpec {
     /// Enforce rolls back. Observe only evaluates and reports what it would have done, with server-side dry-runs.
@@ -50,6 +49,7 @@ pub struct LearningRolloutSpec {
     pub suspend: bool,
     /// How often each trigger is asked. From 1s to 1h.
     #[serde(default = "default_interval")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('1h')").message("interval must be from 1s to 1h"))]
     pub interval: GoDuration,
     /// Where the metrics are. Absent: the operator's own source (--prometheus-url).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,8 +68,9 @@ pub struct LearningRolloutSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub verify: Vec<VerifyCheck>,
-    /// After a restore, evidence counts only from restoredAt + cooldown on.
+    /// After a restore, evidence counts only from restoredAt + cooldown on. At most 168h.
     #[serde(default = "default_cooldown")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('168h')").message("cooldown must be at most 168h: the feature is unguarded for that long"))]
     pub cooldown: GoDuration,
     /// How many terminal LearningRollbacks are kept; the oldest are deleted first.
     #[serde(default = "default_history_limit")]
@@ -177,8 +178,7 @@ pub struct Comparison {
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("[has(self.above), has(self.below), has(self.atLeast), has(self.atMost), has(self.present)].filter(c, c).size() == 1").message("exactly one of above, below, atLeast, atMost and present must be set"),
-    validation = Rule::new("!(has(self.baseline) && has(self.present))").message("present compares nothing: a trigger with a baseline needs above, below, atLeast or atMost"),
-    validation = Rule::new("duration(self['for']) <= duration('24h')").message("for must be at most 24h").field_path("['for']")
+    validation = Rule::new("!(has(self.baseline) && has(self.present))").message("present compares nothing: a trigger with a baseline needs above, below, atLeast or atMost")
 )]
 pub struct Trigger {
     /// Name of the trigger, unique in the rollout.
@@ -189,8 +189,9 @@ pub struct Trigger {
     pub query: String,
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// How long breaches must last without a break. 0s: a single breach is enough.
+    /// How long breaches must last without a break. 0s: a single breach is enough. At most 24h.
     #[serde(rename = "for")]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("for must be at most 24h"))]
     pub hold: GoDuration,
     /// A query that must hold for the value to be judged at all, such as enough traffic. Where it does not, the sample is
     /// Unknown, not a breach.
@@ -313,11 +314,13 @@ pub struct VerifyCheck {
     pub query: String,
     #[serde(flatten)]
     pub comparison: Comparison,
-    /// How long it must hold without a break.
+    /// How long it must hold without a break. At most 24h.
     #[serde(rename = "for", default)]
+    #[x_kube(validation = Rule::new("duration(self) <= duration('24h')").message("for must be at most 24h"))]
     pub hold: GoDuration,
-    /// How long after the last step it may take. Past it the rollback is Stalled: a person is needed.
+    /// How long after the last step it may take. Past it the rollback is Stalled: a person is needed. From 1s to 24h.
     #[serde(default = "default_verify_timeout")]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("timeout must be from 1s to 24h"))]
     pub timeout: GoDuration,
 }
 
@@ -455,7 +458,7 @@ pub struct Evidence {
     pub fired_at: Option<MicroTime>,
     /// The first and the last breaches of the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub samples: Vec<EvidenceSample>,
 }
 
@@ -515,7 +518,7 @@ pub struct BaselineStatus {
     pub captured_at: Option<MicroTime>,
     /// The query it was taken from: another query has another baseline.
     #[serde(default)]
-    #[schemars(schema_with = "schema::promql")]
+    #[schemars(length(max = 4096))]
     pub query: String,
 }
 

@@ -62,7 +62,7 @@ fn config_data(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "additionalProperties": {"type": "string", "maxLength": 4096},
         "x-kubernetes-validations": [{
             "rule": "self.all(k, k.matches('^[-._a-zA-Z0-9]{1,253}$'))",
-            "message": "keys of a ConfigMap consist of letters, digits, '-', '_' and '.'"
+            "message": "keys of a ConfigMap must consist of 1 to 253 letters, digits, '-', '_' and '.'"
         }]
     })
 }
@@ -72,7 +72,7 @@ fn config_data(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[serde(rename_all = "camelCase")]
 pub struct Scale {
     /// The Deployment or StatefulSet, in the rollout's namespace.
-    #[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind in ['Deployment', 'StatefulSet']").message("scale works on apps/v1 Deployment or StatefulSet"))]
+    #[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind in ['Deployment', 'StatefulSet']").message("targetRef must name an apps/v1 Deployment or StatefulSet: nothing else can be scaled by a rollback"))]
     pub target_ref: TargetRef,
     /// How many replicas the rollback leaves.
     #[schemars(range(min = 0, max = 100_000))]
@@ -101,8 +101,8 @@ fn selector(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "type": "object", "minProperties": 1, "maxProperties": 16,
         "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"},
         "x-kubernetes-validations": [{
-            "rule": "self.all(k, k.size() >= 1 && k.size() <= 317)",
-            "message": "selector keys are label keys of 1 to 317 characters"
+            "rule": "self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$'))",
+            "message": "selector keys must be label keys, such as version or app.kubernetes.io/version"
         }]
     })
 }
@@ -122,10 +122,10 @@ pub struct ShiftTraffic {
     pub to: String,
     /// Share left on `from` after each move, in percent. Falls, and ends at 0.
     #[serde(default = "default_weights")]
-    #[schemars(length(min = 1, max = 20), inner(range(min = 0, max = 100)))]
+    #[schemars(length(min = 1, max = 20), inner(range(min = 0, max = 100)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(
         validation = Rule::new("self[self.size() - 1] == 0").message("weights must end at 0: a rollback leaves nothing on `from`"),
-        validation = Rule::new("self.all(w, self.filter(v, v == w).size() == 1) && self.isSorted() == (self.size() == 1) && self.map(w, 0 - w).isSorted()").message("weights must fall from one to the next")
+        validation = Rule::new("self.all(w, self.filter(v, v == w).size() == 1) && self.isSorted() == (self.size() == 1) && self.map(w, 0 - w).isSorted()").message("weights must fall from one to the next, such as [75, 50, 25, 0]")
     )]
     pub weights: Vec<i32>,
     /// Time between two moves.
@@ -147,7 +147,7 @@ fn default_shift_interval() -> GoDuration {
 #[serde(rename_all = "camelCase")]
 pub struct Restart {
     /// The Deployment, in the rollout's namespace.
-    #[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind == 'Deployment'").message("restart works on apps/v1 Deployment"))]
+    #[x_kube(validation = Rule::new("self.apiVersion == 'apps/v1' && self.kind == 'Deployment'").message("targetRef must name an apps/v1 Deployment: nothing else can be restarted by a rollback"))]
     pub target_ref: TargetRef,
 }
 
