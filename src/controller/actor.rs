@@ -164,7 +164,8 @@ impl Actor {
             wake = wake.min(self.active(entry, rollout).await?);
         }
         let (rollout, records) = (self.rollout(entry), self.records(entry));
-        let claimed = rollout.as_ref().and_then(|rollout| rollout.status.as_ref()).and_then(|status| status.active.clone());
+        let claimed =
+            rollout.as_ref().and_then(|rollout| rollout.status.as_ref()).and_then(|status| status.active.clone());
         for record in &records {
             let id = record_id(record);
             if claimed.as_ref().is_some_and(|active| active.id == id) {
@@ -177,8 +178,11 @@ impl Actor {
             wake = wake.min(self.unclaimed(entry, rollout.as_ref(), record, &records).await?);
         }
         if let Some(rollout) = rollout {
-            let keep: Vec<String> =
-                claimed.into_iter().flat_map(|active| [Some(active.name), active.supersedes.map(|old| old.name)]).flatten().collect();
+            let keep: Vec<String> = claimed
+                .into_iter()
+                .flat_map(|active| [Some(active.name), active.supersedes.map(|old| old.name)])
+                .flatten()
+                .collect();
             self.context.prune(rollout.spec.history_limit, &self.records(entry), &keep).await?;
         }
         Ok(wake)
@@ -291,7 +295,10 @@ impl Actor {
                 if confirmed {
                     return Err(Setback::Changed);
                 }
-                Admission::Refused { reason: "NotClaimed", message: "the rollout's status.active does not name it".to_owned() }
+                Admission::Refused {
+                    reason: "NotClaimed",
+                    message: "the rollout's status.active does not name it".to_owned(),
+                }
             }
             Phase::Pending => {
                 let orphan = claims::orphan(rollout, records).map(ResourceExt::name_any);
@@ -302,15 +309,20 @@ impl Actor {
                     ManualVerdict::DryRun(admission) | ManualVerdict::Refuse(admission) => admission,
                     ManualVerdict::Wait => Admission::Wait,
                     ManualVerdict::Claim(claim) => {
-                        let wants = crate::decide::rollback::will(&record) == crate::api::rollback::DesiredState::RolledBack;
-                        let expired = record.spec.expires_at.as_ref().is_some_and(|at| at.0 <= self.context.clock.now());
+                        let wants =
+                            crate::decide::rollback::will(&record) == crate::api::rollback::DesiredState::RolledBack;
+                        let expired =
+                            record.spec.expires_at.as_ref().is_some_and(|at| at.0 <= self.context.clock.now());
                         match rollout.filter(|_| wants && !expired) {
                             Some(rollout) => {
                                 self.own.rollout = Some(self.context.take_claim(rollout, *claim).await?);
                                 let claimed = self.rollout(entry).ok_or(Setback::Gone)?;
                                 return Box::pin(self.active(entry, claimed)).await;
                             }
-                            None => Admission::Refused { reason: "Cancelled", message: "it was cancelled or expired before it began".to_owned() },
+                            None => Admission::Refused {
+                                reason: "Cancelled",
+                                message: "it was cancelled or expired before it began".to_owned(),
+                            },
                         }
                     }
                 }
@@ -359,7 +371,11 @@ pub(super) async fn guarded(context: Context, index: Index, key: Key) {
     let clock = context.clock;
     let task = std::panic::AssertUnwindSafe(run(context, index, key.clone()));
     if task.catch_unwind().await.is_err() {
-        tracing::error!(namespace = key.namespace, name = key.name, "the task of a rollout failed; it starts anew in 10 s");
+        tracing::error!(
+            namespace = key.namespace,
+            name = key.name,
+            "the task of a rollout failed; it starts anew in 10 s"
+        );
         clock.sleep_until(later(clock.now(), Duration::from_secs(10))).await;
     }
 }

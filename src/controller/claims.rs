@@ -20,7 +20,8 @@ use crate::{
         condition::{self, Verdict, rollout as conditions},
         rollback::{FrozenPlan, LearningRollback, LearningRollbackSpec, Phase, RolloutRef},
         rollout::{
-            ActiveRollback, Evidence, LastRollback, LearningRollout, LearningRolloutStatus, Mode, RecordRef, RollbackPlan,
+            ActiveRollback, Evidence, LastRollback, LearningRollout, LearningRolloutStatus, Mode, RecordRef,
+            RollbackPlan,
         },
     },
     decide::{
@@ -61,7 +62,11 @@ pub(super) fn admission(rollout: &LearningRollout, active: &ActiveRollback) -> A
         Some(plan) => Admission::Granted(Box::new(Grant { plan, evidence: active.evidence.clone() })),
         None => Admission::Refused {
             reason: "RollbackNotFound",
-            message: format!("the rollout has no rollback named {:?} any more; it has {}", active.rollback, plans(rollout)),
+            message: format!(
+                "the rollout has no rollback named {:?} any more; it has {}",
+                active.rollback,
+                plans(rollout)
+            ),
         },
     }
 }
@@ -98,7 +103,8 @@ pub(super) fn judge_manual(
         return refuse("RolloutRecreated", "rolloutRef.uid is that of an earlier rollout of this name".to_owned());
     }
     let Some(plan) = freeze(rollout, &record.spec.rollback) else {
-        let message = format!("the rollout has no rollback named {:?}; it has {}", record.spec.rollback, plans(rollout));
+        let message =
+            format!("the rollout has no rollback named {:?}; it has {}", record.spec.rollback, plans(rollout));
         return refuse("RollbackNotFound", message);
     };
     let plan_type = plan.plan_type;
@@ -114,9 +120,11 @@ pub(super) fn judge_manual(
     let status = rollout.status.as_ref();
     let present = status.and_then(|status| status.active.as_ref());
     if let Some(present) = present {
-        let leaving = active.and_then(|record| record.status.as_ref()).is_some_and(|status| status.phase == Phase::Restoring);
+        let leaving =
+            active.and_then(|record| record.status.as_ref()).is_some_and(|status| status.phase == Phase::Restoring);
         if plan_type <= present.plan_type || leaving {
-            let message = format!("{} is in force; only a stronger type takes over from {:?}", present.name, present.plan_type);
+            let message =
+                format!("{} is in force; only a stronger type takes over from {:?}", present.name, present.plan_type);
             return refuse("AnotherInForce", message);
         }
     }
@@ -135,7 +143,12 @@ pub(super) fn judge_manual(
 }
 
 /// The claim of a new execution that a trigger starts, or escalates to.
-pub(super) fn claim(rollout: &LearningRollout, rollback: &str, reason: String, evidence: Evidence) -> Option<ActiveRollback> {
+pub(super) fn claim(
+    rollout: &LearningRollout,
+    rollback: &str,
+    reason: String,
+    evidence: Evidence,
+) -> Option<ActiveRollback> {
     let plan = freeze(rollout, rollback)?;
     let status = rollout.status.as_ref();
     let episode = status.map_or(0, |status| status.episode) + 1;
@@ -201,7 +214,11 @@ impl Context {
     }
 
     /// Takes the claim.
-    pub(super) async fn take_claim(&self, rollout: &LearningRollout, mut active: ActiveRollback) -> Result<LearningRollout, Setback> {
+    pub(super) async fn take_claim(
+        &self,
+        rollout: &LearningRollout,
+        mut active: ActiveRollback,
+    ) -> Result<LearningRollout, Setback> {
         let mut status = rollout.status.clone().unwrap_or_default();
         active.since = Some(MicroTime(self.clock.now()));
         status.episode = active.episode;
@@ -220,7 +237,12 @@ impl Context {
         let wanted = record_of(rollout, active);
         match self.limited(api.create(&PostParams::default(), &wanted)).await {
             Ok(record) => {
-                info!(record = record.name_any(), namespace = record.namespace(), reason = active.reason, "rolling back");
+                info!(
+                    record = record.name_any(),
+                    namespace = record.namespace(),
+                    reason = active.reason,
+                    "rolling back"
+                );
                 Ok(Ok(record))
             }
             Err(Setback::Changed) => {
@@ -231,7 +253,10 @@ impl Context {
                 if same {
                     Ok(Ok(present))
                 } else {
-                    Ok(Err(format!("a LearningRollback named {} exists that this operator did not make: delete it", active.name)))
+                    Ok(Err(format!(
+                        "a LearningRollback named {} exists that this operator did not make: delete it",
+                        active.name
+                    )))
                 }
             }
             Err(setback) => Err(setback),
@@ -239,7 +264,12 @@ impl Context {
     }
 
     /// Ends a claim whose execution has ended.
-    pub(super) async fn end_claim(&self, rollout: &LearningRollout, phase: Phase, finished: Option<MicroTime>) -> Result<LearningRollout, Setback> {
+    pub(super) async fn end_claim(
+        &self,
+        rollout: &LearningRollout,
+        phase: Phase,
+        finished: Option<MicroTime>,
+    ) -> Result<LearningRollout, Setback> {
         let mut status = rollout.status.clone().unwrap_or_default();
         let Some(active) = status.active.take() else { return Ok(rollout.clone()) };
         if phase != Phase::Skipped {
@@ -250,7 +280,11 @@ impl Context {
     }
 
     /// Marks a record whose successor has taken the claim: no later intents.
-    pub(super) async fn supersede(&self, old: &LearningRollback, successor: &RecordRef) -> Result<LearningRollback, Setback> {
+    pub(super) async fn supersede(
+        &self,
+        old: &LearningRollback,
+        successor: &RecordRef,
+    ) -> Result<LearningRollback, Setback> {
         self.leadership.permit()?;
         let api: Api<LearningRollback> = Api::namespaced(self.client.clone(), &old.namespace().unwrap_or_default());
         let mut next = old.clone();
@@ -259,7 +293,13 @@ impl Context {
         status.superseded_by = Some(successor.clone());
         status.finished_at = Some(MicroTime(self.clock.now()));
         let verdict = Verdict::no("Superseded", format!("{} took over and restores for both", successor.name));
-        condition::set(&mut status.conditions, condition::rollback::ROLLED_BACK, verdict, old.metadata.generation, self.clock.now());
+        condition::set(
+            &mut status.conditions,
+            condition::rollback::ROLLED_BACK,
+            verdict,
+            old.metadata.generation,
+            self.clock.now(),
+        );
         let written = self.limited(api.replace_status(&old.name_any(), &PostParams::default(), &next)).await?;
         let message = format!("{} took over and restores for both", successor.name);
         self.publish(&written, &Event { warning: false, reason: "Superseded", message });
@@ -281,13 +321,15 @@ impl Context {
         let surplus = ended.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         for record in ended.into_iter().take(surplus) {
             self.leadership.permit()?;
-            let api: Api<LearningRollback> = Api::namespaced(self.client.clone(), &record.namespace().unwrap_or_default());
-            let preconditions =
-                Preconditions { uid: record.uid(), resource_version: record.resource_version() };
+            let api: Api<LearningRollback> =
+                Api::namespaced(self.client.clone(), &record.namespace().unwrap_or_default());
+            let preconditions = Preconditions { uid: record.uid(), resource_version: record.resource_version() };
             let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             match self.limited(api.delete(&record.name_any(), &parameters)).await {
                 Ok(_) | Err(Setback::Gone) => info!(record = record.name_any(), "deleted from the history"),
-                Err(setback) => warn!(record = record.name_any(), error = %setback, "could not be deleted from the history"),
+                Err(setback) => {
+                    warn!(record = record.name_any(), error = %setback, "could not be deleted from the history")
+                }
             }
         }
         Ok(())
@@ -295,12 +337,14 @@ impl Context {
 }
 
 /// A record in force that no claim of the present rollout names: its rollout was deleted, or recreated.
-pub(super) fn orphan<'a>(rollout: Option<&LearningRollout>, records: &'a [LearningRollback]) -> Option<&'a LearningRollback> {
+pub(super) fn orphan<'a>(
+    rollout: Option<&LearningRollout>,
+    records: &'a [LearningRollback],
+) -> Option<&'a LearningRollback> {
     let active = rollout.and_then(|rollout| rollout.status.as_ref()).and_then(|status| status.active.as_ref());
     let named = |record: &LearningRollback| {
         active.is_some_and(|active| {
-            active.id == record_id(record)
-                || active.supersedes.as_ref().is_some_and(|old| old.id == record_id(record))
+            active.id == record_id(record) || active.supersedes.as_ref().is_some_and(|old| old.id == record_id(record))
         })
     };
     records.iter().find(|record| in_force(record) && !named(record))

@@ -37,9 +37,10 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let now = match self {
             Self::System { shift } => Timestamp::now().checked_add(*shift).unwrap_or(Timestamp::MAX),
-            Self::Scripted { start, from } => {
-                SignedDuration::try_from(from.elapsed()).ok().and_then(|past| start.checked_add(past).ok()).unwrap_or(*start)
-            }
+            Self::Scripted { start, from } => SignedDuration::try_from(from.elapsed())
+                .ok()
+                .and_then(|past| start.checked_add(past).ok())
+                .unwrap_or(*start),
         };
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
     }

@@ -15,7 +15,10 @@ use crate::{
     api::{
         REBASELINE,
         rollback::{DesiredState, LearningRollback, Phase},
-        rollout::{LearningRollout, LearningRolloutSpec, PrometheusSource, Trigger, TriggerState, TriggerStatus, default_timeout},
+        rollout::{
+            LearningRollout, LearningRolloutSpec, PrometheusSource, Trigger, TriggerState, TriggerStatus,
+            default_timeout,
+        },
     },
     decide::{
         baseline, record_id,
@@ -131,14 +134,16 @@ impl Evaluator {
         let same = |name: &str| {
             let before = self.spec.as_ref().and_then(|spec| spec.triggers.iter().find(|trigger| trigger.name == name));
             let after = spec.triggers.iter().find(|trigger| trigger.name == name);
-            let judged = |trigger: &Trigger| Trigger { hold: Default::default(), rollback: String::new(), ..trigger.clone() };
+            let judged =
+                |trigger: &Trigger| Trigger { hold: Default::default(), rollback: String::new(), ..trigger.clone() };
             before.map(judged) == after.map(judged)
         };
         let keep: Vec<String> = self.memories.keys().filter(|name| same(name)).cloned().collect();
         self.memories.retain(|name, _| keep.contains(name));
         self.standings.retain(|name, _| keep.contains(name));
         let (namespace, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
-        let mut asked: Vec<String> = vec![spec.prometheus.as_ref().map_or_else(String::new, |source| source.url.clone())];
+        let mut asked: Vec<String> =
+            vec![spec.prometheus.as_ref().map_or_else(String::new, |source| source.url.clone())];
         asked.extend(spec.triggers.iter().map(|trigger| expand(&trigger.query, &namespace, &name, &context.cluster)));
         let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
         let grid = Grid::new(spec.interval.get(), &asked);
@@ -153,13 +158,15 @@ impl Evaluator {
         let hole = allowed_hole(rollout.spec.interval.get(), timeout.get());
         let counts_from = counts_from(rollout);
         for answered in asked.triggers {
-            let Some(trigger) = rollout.spec.triggers.iter().find(|trigger| trigger.name == answered.name).cloned() else {
+            let Some(trigger) = rollout.spec.triggers.iter().find(|trigger| trigger.name == answered.name).cloned()
+            else {
                 continue;
             };
             if let Some(window) = answered.window {
                 self.capture(context, rollout, &trigger, window, asked.at);
             }
-            let captured = trigger_status(rollout, &trigger.name).and_then(|status| status.baseline.as_ref()).map(|of| of.value);
+            let captured =
+                trigger_status(rollout, &trigger.name).and_then(|status| status.baseline.as_ref()).map(|of| of.value);
             let memory = self.memories.entry(trigger.name.clone()).or_default();
             for (at, answers) in &answered.history {
                 memory.advance(&trigger, &judge(&trigger, captured, answers), *at, hole);
@@ -190,7 +197,9 @@ impl Evaluator {
         window: Result<Vec<Vec<f64>>, Unknown>,
         at: Timestamp,
     ) {
-        let Some(length) = trigger.baseline.as_ref().and_then(|baseline| baseline.captured.as_ref()).map(|of| of.window) else {
+        let Some(length) =
+            trigger.baseline.as_ref().and_then(|baseline| baseline.captured.as_ref()).map(|of| of.window)
+        else {
             return;
         };
         let breaching = |standing: &Standing| matches!(standing.state, TriggerState::Pending | TriggerState::Firing);
@@ -269,9 +278,10 @@ impl Evaluator {
         // A moment long past is not asked about: what counts is now.
         let late = between(at, now) > rollout.spec.interval.get();
         let at = if late { now } else { at };
-        let triggers = rollout.spec.triggers.iter().filter(|trigger| {
-            polls || self.standings.get(&trigger.name).and_then(due).is_some_and(|due| due <= at)
-        });
+        let triggers =
+            rollout.spec.triggers.iter().filter(|trigger| {
+                polls || self.standings.get(&trigger.name).and_then(due).is_some_and(|due| due <= at)
+            });
         let questions: Vec<Question> = triggers.map(|trigger| self.question(context, rollout, trigger)).collect();
         if polls {
             self.next_poll = Some(grid.next(now));
@@ -294,7 +304,8 @@ impl Evaluator {
         let asked_anew = rollout.annotations().get(REBASELINE).and_then(|text| text.parse().ok());
         let captured = trigger.baseline.as_ref().and_then(|baseline| baseline.captured.as_ref());
         let taken = status.and_then(|status| status.baseline.as_ref());
-        let window = captured.filter(|_| !baseline::is_current(trigger, &query, taken, asked_anew)).map(|of| of.window.get());
+        let window =
+            captured.filter(|_| !baseline::is_current(trigger, &query, taken, asked_anew)).map(|of| of.window.get());
         Question { trigger: trigger.clone(), since, window }
     }
 }
@@ -355,19 +366,20 @@ async fn ask_one(
     let baseline = baseline.map(|query| expanded(context, rollout, query));
     let instant = |query: Option<String>| async move {
         match query {
-            Some(query) => Some(source.query(&query, at).await.map(|answer| readings(&answer)).map_err(|error| unknown(&error))),
+            Some(query) => {
+                Some(source.query(&query, at).await.map(|answer| readings(&answer)).map_err(|error| unknown(&error)))
+            }
             None => None,
         }
     };
     let (value_now, gate_now, baseline_now) =
         futures::join!(instant(Some(value.clone())), instant(gate.clone()), instant(baseline.clone()));
-    let answers = Answers {
-        value: value_now.unwrap_or_else(|| Ok(Vec::new())),
-        gate: gate_now,
-        baseline: baseline_now,
-    };
+    let answers =
+        Answers { value: value_now.unwrap_or_else(|| Ok(Vec::new())), gate: gate_now, baseline: baseline_now };
     let history = match question.since.filter(|since| *since < at) {
-        Some(since) => fill(source, rollout.spec.interval.get(), since, at, [Some(&value), gate.as_ref(), baseline.as_ref()]).await,
+        Some(since) => {
+            fill(source, rollout.spec.interval.get(), since, at, [Some(&value), gate.as_ref(), baseline.as_ref()]).await
+        }
         None => Vec::new(),
     };
     let window = match question.window {

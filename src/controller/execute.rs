@@ -15,7 +15,9 @@ use crate::{
         IN_FORCE,
         rollback::{LearningRollback, LearningRollbackStatus, Phase, StepStatus},
     },
-    decide::rollback::{Admission, Decision, Failure, Input, Look, Present, StepSight, TargetSight, Write, decide, definition},
+    decide::rollback::{
+        Admission, Decision, Failure, Input, Look, Present, StepSight, TargetSight, Write, decide, definition,
+    },
     steps::{
         self,
         cluster::{Cluster, FIELD_MANAGER, Refusal},
@@ -151,7 +153,10 @@ impl Execution<'_> {
             Err(refusal) => return (TargetSight::Unusable(refusal.failure()), None),
         };
         let mut sight = self.judge(record, status, index, &object).await;
-        if let (TargetSight::Present(present), true) = (&mut sight, rehearse && present_and_free(&sight)) {
+        if let TargetSight::Present(present) = &mut sight
+            && rehearse
+            && present.claimed_by.is_none()
+        {
             present.refused = rehearsed(cluster, record, status, index, &object).await.err();
         }
         (sight, Some(object))
@@ -197,7 +202,12 @@ impl Execution<'_> {
         }
         let records: Api<LearningRollback> = Api::namespaced(self.context.client.clone(), &record.namespace()?);
         let listed = self.context.limited(records.list(&Default::default())).await.ok()?;
-        listed.items.into_iter().find(|other| other.metadata.uid.as_deref() == Some(uid)).filter(in_force).map(|other| other.name_any())
+        listed
+            .items
+            .into_iter()
+            .find(|other| other.metadata.uid.as_deref() == Some(uid))
+            .filter(in_force)
+            .map(|other| other.name_any())
     }
 
     /// Writes the decided status, and tells people. The finalizer comes first: a record whose first intent is journalled
@@ -218,9 +228,9 @@ impl Execution<'_> {
             Api::namespaced(self.context.client.clone(), &record.namespace().unwrap_or_default());
         let mut next = record.clone();
         next.status = Some(decision.status.clone());
-        let written = records.replace_status(&record.name_any(), &PostParams::default(), &next);
         let phase = record.status.as_ref().map(|status| status.phase);
-        *record = self.context.limited(written).await?;
+        let (name, parameters) = (record.name_any(), PostParams::default());
+        *record = self.context.limited(records.replace_status(&name, &parameters, &next)).await?;
         if phase != Some(decision.status.phase) {
             info!(record = record.name_any(), namespace = record.namespace(), phase = ?decision.status.phase, "phase");
         }
@@ -253,7 +263,8 @@ impl Execution<'_> {
         to_do: Write,
         object: Option<&Value>,
     ) -> Result<(TargetSight, Option<Value>), Setback> {
-        let Some((object, target)) = object.zip(status.steps.get(to_do.step).and_then(|step| step.target.as_ref())) else {
+        let Some((object, target)) = object.zip(status.steps.get(to_do.step).and_then(|step| step.target.as_ref()))
+        else {
             return Ok((TargetSight::Missing, None));
         };
         let operations = match write::patch(record, status, to_do.step, to_do.purpose, object) {
@@ -294,10 +305,6 @@ enum Answer {
     Target(usize, (TargetSight, Option<Value>)),
     Holds(usize, Result<(), String>),
     Ready(usize, Result<(), String>),
-}
-
-fn present_and_free(sight: &TargetSight) -> bool {
-    matches!(sight, TargetSight::Present(present) if present.claimed_by.is_none())
 }
 
 /// Would the target take the edit?
@@ -354,10 +361,16 @@ pub(super) fn in_force(record: &LearningRollback) -> bool {
 
 impl Context {
     /// Sets a record's finalizers, on exactly the version that was seen.
-    pub(super) async fn set_finalizers(&self, record: &LearningRollback, finalizers: &[String]) -> Result<LearningRollback, Setback> {
+    pub(super) async fn set_finalizers(
+        &self,
+        record: &LearningRollback,
+        finalizers: &[String],
+    ) -> Result<LearningRollback, Setback> {
         self.leadership.permit()?;
-        let records: Api<LearningRollback> = Api::namespaced(self.client.clone(), &record.namespace().unwrap_or_default());
-        let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": record.metadata.resource_version}});
+        let records: Api<LearningRollback> =
+            Api::namespaced(self.client.clone(), &record.namespace().unwrap_or_default());
+        let patch =
+            json!({"metadata": {"finalizers": finalizers, "resourceVersion": record.metadata.resource_version}});
         let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         self.limited(records.patch(&record.name_any(), &parameters, &Patch::Merge(patch))).await
     }

@@ -211,7 +211,8 @@ impl Elector {
         }
         let give_back = async {
             let mut lease = self.api.get(&self.name).await?;
-            if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity)) {
+            if let Some(spec) = lease.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+            {
                 spec.holder_identity = Some(String::new());
                 self.api.replace(&self.name, &PostParams::default(), &lease).await?;
             }

@@ -82,7 +82,7 @@ impl ClusterSources {
                 Ok(Auth::Basic { user: user.to_owned(), password: Secret::new(password) })
             }
             _ => Err(QueryError::CredentialsMissing {
-                detail: format!("Secret {} has neither the key token nor the keys username and password", reference.name),
+                what: format!("Secret {} has neither the key token nor the keys username and password", reference.name),
             }),
         }
     }
@@ -90,13 +90,17 @@ impl ClusterSources {
     async fn key(&self, namespace: &str, reference: &SecretRef, key: &str) -> Result<Vec<u8>, QueryError> {
         let mut data = self.secret(namespace, &reference.name).await?;
         data.remove(key).ok_or_else(|| QueryError::CredentialsMissing {
-            detail: format!("Secret {} has no key {key}", reference.name),
+            what: format!("Secret {} has no key {key}", reference.name),
         })
     }
 
-    async fn secret(&self, namespace: &str, name: &str) -> Result<std::collections::BTreeMap<String, Vec<u8>>, QueryError> {
+    async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<std::collections::BTreeMap<String, Vec<u8>>, QueryError> {
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
-        let missing = |detail| QueryError::CredentialsMissing { detail };
+        let missing = |what| QueryError::CredentialsMissing { what };
         match timeout(REQUEST_TIMEOUT, secrets.get_opt(name)).await {
             Ok(Ok(Some(secret))) => {
                 Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect())

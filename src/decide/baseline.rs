@@ -17,7 +17,12 @@ pub fn step(window: Duration) -> Duration {
 }
 
 /// Is the baseline in status still good for this trigger?
-pub fn is_current(trigger: &Trigger, query: &str, status: Option<&BaselineStatus>, asked_anew: Option<Timestamp>) -> bool {
+pub fn is_current(
+    trigger: &Trigger,
+    query: &str,
+    status: Option<&BaselineStatus>,
+    asked_anew: Option<Timestamp>,
+) -> bool {
     let Some(status) = status.filter(|status| status.query == query) else { return false };
     let captured_at = status.captured_at.as_ref().map(|at| at.0);
     trigger.baseline.as_ref().is_some_and(|baseline| baseline.captured.is_some())
@@ -33,7 +38,8 @@ pub fn capture(query: &str, window: Duration, series: &[Vec<f64>], now: Timestam
         [] => &[][..],
         [points] => points.as_slice(),
         several => {
-            let message = format!("a captured baseline needs one series, the query returned {}: aggregate it", several.len());
+            let message =
+                format!("a captured baseline needs one series, the query returned {}: aggregate it", several.len());
             return Err(Unknown::new("BaselineAmbiguous", message));
         }
     };

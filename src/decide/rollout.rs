@@ -7,9 +7,7 @@ use crate::{
     api::{
         PAUSED_UNTIL,
         condition::{self, Verdict, rollout as conditions},
-        rollout::{
-            Evidence, LearningRollout, LearningRolloutStatus, Mode, Trigger, TriggerState, TriggerStatus,
-        },
+        rollout::{Evidence, LearningRollout, LearningRolloutStatus, Mode, Trigger, TriggerState, TriggerStatus},
         step::PlanType,
     },
     decide::rollback::{later, shorten},
@@ -73,7 +71,13 @@ pub fn decide(rollout: &LearningRollout, standings: &[(String, Standing)], facts
                     condition::get(&before.conditions, conditions::BREACHING).is_none_or(|before| before.reason != why)
                 });
                 let verdict = Verdict::yes(why, text.clone());
-                condition::set(&mut status.conditions, conditions::BREACHING, verdict, rollout.metadata.generation, now);
+                condition::set(
+                    &mut status.conditions,
+                    conditions::BREACHING,
+                    verdict,
+                    rollout.metadata.generation,
+                    now,
+                );
                 if newly {
                     events.push(Event { warning: true, reason: why, message: text });
                 }
@@ -86,7 +90,8 @@ pub fn decide(rollout: &LearningRollout, standings: &[(String, Standing)], facts
 
 /// Nothing in status moves while the state stays: a healthy rollout costs no request.
 fn trigger_status(trigger: &Trigger, before: Option<&TriggerStatus>, standing: Option<&Standing>) -> TriggerStatus {
-    let mut status = before.cloned().unwrap_or_else(|| TriggerStatus { name: trigger.name.clone(), ..Default::default() });
+    let mut status =
+        before.cloned().unwrap_or_else(|| TriggerStatus { name: trigger.name.clone(), ..Default::default() });
     let Some(standing) = standing else { return status };
     let reason = standing.unknown.as_ref().map(|unknown| unknown.reason.clone());
     let changed = status.state != standing.state || status.reason != reason;
@@ -100,7 +105,12 @@ fn trigger_status(trigger: &Trigger, before: Option<&TriggerStatus>, standing: O
     status
 }
 
-fn transition(trigger: &Trigger, before: Option<&TriggerStatus>, after: &TriggerStatus, standing: &Standing) -> Option<Event> {
+fn transition(
+    trigger: &Trigger,
+    before: Option<&TriggerStatus>,
+    after: &TriggerStatus,
+    standing: &Standing,
+) -> Option<Event> {
     let was = before.map(|before| before.state);
     if was == Some(after.state) {
         return None;
@@ -138,7 +148,8 @@ fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now:
     };
     let breaching = names(&|of| matches!(of.state, TriggerState::Pending | TriggerState::Firing));
     // A gate that is not met is no fault of the metrics.
-    let blind = names(&|of| of.reason.as_deref().is_some_and(|reason| reason != "GateNotMet" && reason != "BaselineNotReady"));
+    let blind =
+        names(&|of| of.reason.as_deref().is_some_and(|reason| reason != "GateNotMet" && reason != "BaselineNotReady"));
     let breaching = match breaching.is_empty() {
         true => Verdict::no("NoTriggerBreaches", "no trigger breaches"),
         false => Verdict::yes("TriggerBreaches", format!("breaching: {breaching}")),
@@ -147,12 +158,21 @@ fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now:
         true => Verdict::yes("Answered", "every trigger's queries are answered"),
         false => {
             let why = status.triggers.iter().find_map(|of| of.reason.clone().filter(|reason| reason != "GateNotMet"));
-            Verdict::no(why.unwrap_or_else(|| "QueryFailed".to_owned()), format!("cannot be judged: {blind}; nothing is rolled back for that"))
+            Verdict::no(
+                why.unwrap_or_else(|| "QueryFailed".to_owned()),
+                format!("cannot be judged: {blind}; nothing is rolled back for that"),
+            )
         }
     };
     condition::set(&mut status.conditions, conditions::BREACHING, breaching, generation, now);
     condition::set(&mut status.conditions, conditions::METRICS_AVAILABLE, available, generation, now);
-    condition::set(&mut status.conditions, conditions::READY, Verdict::yes("Evaluating", "the triggers are evaluated"), generation, now);
+    condition::set(
+        &mut status.conditions,
+        conditions::READY,
+        Verdict::yes("Evaluating", "the triggers are evaluated"),
+        generation,
+        now,
+    );
 }
 
 /// The strongest plan that a firing trigger asks for; among equals the first in the spec.

@@ -171,7 +171,13 @@ impl Memory {
     }
 
     /// What a moment without a verdict does to the runs it concerns.
-    fn nothing_known(&mut self, policy: NoDataPolicy, at: Timestamp, hole: Duration, concerns: impl Fn(&Labels) -> bool) {
+    fn nothing_known(
+        &mut self,
+        policy: NoDataPolicy,
+        at: Timestamp,
+        hole: Duration,
+        concerns: impl Fn(&Labels) -> bool,
+    ) {
         match policy {
             NoDataPolicy::Hold => {
                 self.runs.iter_mut().filter(|(labels, _)| concerns(labels)).for_each(|(_, run)| run.held = true);
@@ -210,7 +216,8 @@ impl Memory {
             (None, None, Some(_)) => TriggerState::Unknown,
             (None, None, None) => TriggerState::Ok,
         };
-        let due = self.runs.values().filter(|run| !run.held).map(|run| later(run.since, hold)).filter(|due| *due > at).min();
+        let due =
+            self.runs.values().filter(|run| !run.held).map(|run| later(run.since, hold)).filter(|due| *due > at).min();
         Standing {
             state,
             since: oldest.map(|(_, run)| run.since),

@@ -141,7 +141,12 @@ pub fn judge(trigger: &Trigger, captured: Option<f64>, answers: &Answers) -> Jud
         return match readings.is_empty() {
             true => Judgement::Clear,
             false => bounded(readings, |reading| {
-                Ok(Judged { labels: reading.labels.clone(), compared: reading.value, baseline: None, verdict: Verdict::Breach })
+                Ok(Judged {
+                    labels: reading.labels.clone(),
+                    compared: reading.value,
+                    baseline: None,
+                    verdict: Verdict::Breach,
+                })
             }),
         };
     }
@@ -168,7 +173,8 @@ pub fn judge(trigger: &Trigger, captured: Option<f64>, answers: &Answers) -> Jud
 
 fn bounded(readings: &[Reading], judge: impl Fn(&Reading) -> Result<Judged, Unknown>) -> Judgement {
     if readings.len() > MAX_SERIES {
-        let message = format!("the query returned {} series; at most {MAX_SERIES} are judged: aggregate it", readings.len());
+        let message =
+            format!("the query returned {} series; at most {MAX_SERIES} are judged: aggregate it", readings.len());
         return Judgement::Unknown(Unknown::new("TooManySeries", message));
     }
     match readings.iter().map(judge).collect::<Result<Vec<_>, _>>() {
@@ -183,7 +189,10 @@ fn gate(trigger: &Trigger, answers: &Answers) -> Option<Unknown> {
     let readings = match &answers.gate {
         Some(Ok(readings)) => readings,
         Some(Err(unknown)) => {
-            return Some(Unknown::new("GateFailed", format!("the gate's query failed: {}: {}", unknown.reason, unknown.message)));
+            return Some(Unknown::new(
+                "GateFailed",
+                format!("the gate's query failed: {}: {}", unknown.reason, unknown.message),
+            ));
         }
         None => return Some(Unknown::new("GateFailed", "the gate was not asked")),
     };
@@ -195,7 +204,8 @@ fn gate(trigger: &Trigger, answers: &Answers) -> Option<Unknown> {
         [reading] => match compare(&gate.comparison, reading.value) {
             Some(true) => None,
             _ => {
-                let message = format!("the gate is at {}, and judges only {}", reading.value, in_words(&gate.comparison));
+                let message =
+                    format!("the gate is at {}, and judges only {}", reading.value, in_words(&gate.comparison));
                 Some(Unknown::new("GateNotMet", message))
             }
         },
@@ -218,7 +228,8 @@ fn baseline_for(
     let value = if spec.captured.is_some() {
         match (captured, trigger.critical, spec.floor) {
             (Some(_), ..) if series > 1 => {
-                let message = format!("a captured baseline needs one series, the query returned {series}: aggregate it");
+                let message =
+                    format!("a captured baseline needs one series, the query returned {series}: aggregate it");
                 return Err(Unknown::new("BaselineAmbiguous", message));
             }
             (Some(captured), ..) => captured,
@@ -252,10 +263,18 @@ fn queried_baseline(answers: &Answers, reading: &Reading) -> Result<f64, Unknown
     let matching: Vec<&Reading> = baselines.iter().filter(agrees).collect();
     match matching.as_slice() {
         [baseline] => Ok(baseline.value),
-        [] => Err(Unknown::new("BaselineNoMatch", format!("no series of the baseline matches {}", render(&reading.labels)))),
+        [] => Err(Unknown::new(
+            "BaselineNoMatch",
+            format!("no series of the baseline matches {}", render(&reading.labels)),
+        )),
         several => {
             let labels: Vec<String> = several.iter().take(3).map(|baseline| render(&baseline.labels)).collect();
-            let message = format!("{} series of the baseline match {}: {}", several.len(), render(&reading.labels), labels.join(", "));
+            let message = format!(
+                "{} series of the baseline match {}: {}",
+                several.len(),
+                render(&reading.labels),
+                labels.join(", ")
+            );
             Err(Unknown::new("BaselineAmbiguous", message))
         }
     }

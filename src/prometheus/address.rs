@@ -33,15 +33,10 @@ impl Network {
             a.checked_shr(shift).unwrap_or(0) == b.checked_shr(shift).unwrap_or(0)
         }
         match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => same_prefix(
-                u32::from(network).into(),
-                u32::from(address).into(),
-                32,
-                self.prefix,
-            ),
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                same_prefix(network.into(), address.into(), 128, self.prefix)
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                same_prefix(u32::from(network).into(), u32::from(address).into(), 32, self.prefix)
             }
+            (IpAddr::V6(network), IpAddr::V6(address)) => same_prefix(network.into(), address.into(), 128, self.prefix),
             _ => false,
         }
     }
@@ -95,14 +90,8 @@ pub struct AddressRules {
 impl AddressRules {
     /// `denied`: refused besides the built-in ranges; the API server's addresses belong here. `allowed`: the operator's
     /// exceptions from the built-in ranges (a Prometheus beside the operator on loopback). What is in both is denied.
-    pub fn new(
-        denied: impl IntoIterator<Item = Network>,
-        allowed: impl IntoIterator<Item = Network>,
-    ) -> Self {
-        Self {
-            denied: denied.into_iter().collect(),
-            allowed: allowed.into_iter().collect(),
-        }
+    pub fn new(denied: impl IntoIterator<Item = Network>, allowed: impl IntoIterator<Item = Network>) -> Self {
+        Self { denied: denied.into_iter().collect(), allowed: allowed.into_iter().collect() }
     }
 
     /// Judges one address. The error says which rule refused it.
@@ -110,10 +99,7 @@ impl AddressRules {
         // An IPv6 address that a gateway or the kernel turns into an IPv4 one is judged as both.
         let forms = [Some(address), embedded_v4(address).map(IpAddr::V4)];
         let among = |networks: &[Network]| {
-            forms
-                .iter()
-                .flatten()
-                .any(|form| networks.iter().any(|network| network.contains(*form)))
+            forms.iter().flatten().any(|form| networks.iter().any(|network| network.contains(*form)))
         };
         if among(&self.denied) {
             return Err(Refused("it leads to an address the operator denies"));
@@ -218,10 +204,7 @@ impl Resolve for Guard {
 
 /// The allowed ones of `resolved`; the first refusal if there are none. A name with both kinds is used by its
 /// allowed addresses: a link-local address beside a routable one is common where nodes register themselves.
-fn allowed(
-    rules: &AddressRules,
-    resolved: impl Iterator<Item = SocketAddr>,
-) -> Result<Vec<SocketAddr>, Refused> {
+fn allowed(rules: &AddressRules, resolved: impl Iterator<Item = SocketAddr>) -> Result<Vec<SocketAddr>, Refused> {
     let mut refused = None;
     let mut addresses = Vec::new();
     for address in resolved {
@@ -246,10 +229,7 @@ mod tests {
 
     #[test]
     fn literals_in_every_spelling() {
-        let rules = AddressRules::new(
-            ["10.96.0.1".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
-            [],
-        );
+        let rules = AddressRules::new(["10.96.0.1".parse().unwrap(), "fd00:1::/64".parse().unwrap()], []);
         for (host, word) in [
             ("127.0.0.1", "loopback"),
             ("127.255.255.254", "loopback"),
@@ -318,10 +298,7 @@ mod tests {
 
     #[test]
     fn the_operators_exceptions_do_not_reach_into_the_denied() {
-        let rules = AddressRules::new(
-            ["127.0.0.9".parse().unwrap()],
-            ["127.0.0.0/8".parse().unwrap()],
-        );
+        let rules = AddressRules::new(["127.0.0.9".parse().unwrap()], ["127.0.0.0/8".parse().unwrap()]);
         assert_eq!(literal(&rules, "127.0.0.1"), Ok(()));
         assert_eq!(literal(&rules, "[::ffff:127.0.0.1]"), Ok(()));
         assert!(literal(&rules, "127.0.0.9").is_err());
@@ -345,15 +322,7 @@ mod tests {
             assert!(network.contains(inside.parse().unwrap()), "{network}");
             assert!(!network.contains(outside.parse().unwrap()), "{network}");
         }
-        for text in [
-            "",
-            "x",
-            "10.0.0.0/33",
-            "::/129",
-            "10.0.0.0/",
-            "10.0.0.0/-1",
-            "10.0.0.0/8/8",
-        ] {
+        for text in ["", "x", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/-1", "10.0.0.0/8/8"] {
             assert_eq!(text.parse::<Network>(), Err(InvalidNetwork), "{text}");
         }
     }
@@ -361,20 +330,9 @@ mod tests {
     #[test]
     fn of_a_names_addresses_only_the_allowed_reach_the_connector() {
         let rules = AddressRules::default();
-        let resolve = |addresses: &[&str]| {
-            allowed(
-                &rules,
-                addresses
-                    .iter()
-                    .map(|a| SocketAddr::new(a.parse().unwrap(), 0)),
-            )
-        };
-        let ips = |addresses: Vec<SocketAddr>| {
-            addresses
-                .iter()
-                .map(|a| a.ip().to_string())
-                .collect::<Vec<_>>()
-        };
+        let resolve =
+            |addresses: &[&str]| allowed(&rules, addresses.iter().map(|a| SocketAddr::new(a.parse().unwrap(), 0)));
+        let ips = |addresses: Vec<SocketAddr>| addresses.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>();
         assert_eq!(
             ips(resolve(&["127.0.0.1", "203.0.113.9", "fe80::1", "2001:db8::1"]).unwrap()),
             ["203.0.113.9", "2001:db8::1"]

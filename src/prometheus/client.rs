@@ -68,29 +68,18 @@ impl Source {
             .http2_keep_alive_interval(Duration::from_secs(20))
             .http2_keep_alive_timeout(Duration::from_secs(10));
         if config.trust == Trust::FromObject {
-            rules
-                .check_literal(&endpoints.query)
-                .map_err(|Refused(cause)| QueryError::AddressRefused { cause })?;
-            builder = builder.dns_resolver(Guard {
-                rules: Arc::clone(rules),
-            });
+            rules.check_literal(&endpoints.query).map_err(|Refused(cause)| QueryError::AddressRefused { cause })?;
+            builder = builder.dns_resolver(Guard { rules: Arc::clone(rules) });
         }
         let https = endpoints.query.scheme() == "https";
-        let client = tls::with_roots(builder, config, https)?
-            .build()
-            .map_err(|_| QueryError::ClientUnavailable {
-                problem: if config.ca_pem.is_some() {
-                    "the certificates in caSecretRef cannot be used"
-                } else {
-                    "this machine has no usable root certificates; name a CA in prometheus.caSecretRef"
-                },
-            })?;
-        Ok(Self {
-            client,
-            endpoints,
-            basic,
-            timeout: config.timeout,
-        })
+        let client = tls::with_roots(builder, config, https)?.build().map_err(|_| QueryError::ClientUnavailable {
+            problem: if config.ca_pem.is_some() {
+                "the certificates in caSecretRef cannot be used"
+            } else {
+                "this machine has no usable root certificates; name a CA in prometheus.caSecretRef"
+            },
+        })?;
+        Ok(Self { client, endpoints, basic, timeout: config.timeout })
     }
 
     /// The time a query may take.
@@ -100,8 +89,7 @@ impl Source {
 
     /// The value of `expr` at `time`.
     pub async fn query(&self, expr: &str, time: Timestamp) -> Result<Answer, QueryError> {
-        self.query_until(Instant::now() + self.timeout, expr, time)
-            .await
+        self.query_until(Instant::now() + self.timeout, expr, time).await
     }
 
     /// [`Source::query`] for a caller that has already used some of the time.
@@ -111,11 +99,7 @@ impl Source {
         expr: &str,
         time: Timestamp,
     ) -> Result<Answer, QueryError> {
-        let form = [
-            ("query", expr),
-            ("time", &unix_seconds(time)),
-            ("timeout", &seconds(self.timeout)),
-        ];
+        let form = [("query", expr), ("time", &unix_seconds(time)), ("timeout", &seconds(self.timeout))];
         let body = self.ask(deadline, &self.endpoints.query, &form).await?;
         wire::instant(&body, self.timeout)
     }
@@ -128,8 +112,7 @@ impl Source {
         end: Timestamp,
         step: Duration,
     ) -> Result<RangeAnswer, QueryError> {
-        self.query_range_until(Instant::now() + self.timeout, expr, start, end, step)
-            .await
+        self.query_range_until(Instant::now() + self.timeout, expr, start, end, step).await
     }
 
     /// [`Source::query_range`] for a caller that has already used some of the time.
@@ -148,32 +131,20 @@ impl Source {
             ("step", &seconds(step)),
             ("timeout", &seconds(self.timeout)),
         ];
-        let body = self
-            .ask(deadline, &self.endpoints.query_range, &form)
-            .await?;
+        let body = self.ask(deadline, &self.endpoints.query_range, &form).await?;
         wire::range(&body, self.timeout)
     }
 
     /// The body of a successful answer.
-    async fn ask(
-        &self,
-        deadline: Instant,
-        url: &Url,
-        form: &[(&str, &str)],
-    ) -> Result<Vec<u8>, QueryError> {
+    async fn ask(&self, deadline: Instant, url: &Url, form: &[(&str, &str)]) -> Result<Vec<u8>, QueryError> {
         let mut request = self.client.post(url.clone()).form(form);
         if let Some((user, password)) = &self.basic {
             request = request.basic_auth(user, Some(password.expose()));
         }
         // The URL and the headers were checked when the source was made.
-        let request = request.build().map_err(|_| QueryError::ClientUnavailable {
-            problem: "the request could not be built",
-        })?;
-        timeout_at(deadline, self.exchange(request))
-            .await
-            .unwrap_or(Err(QueryError::Timeout {
-                after: self.timeout,
-            }))
+        let request =
+            request.build().map_err(|_| QueryError::ClientUnavailable { problem: "the request could not be built" })?;
+        timeout_at(deadline, self.exchange(request)).await.unwrap_or(Err(QueryError::Timeout { after: self.timeout }))
     }
 
     async fn exchange(&self, request: Request) -> Result<Vec<u8>, QueryError> {
@@ -190,13 +161,9 @@ impl Source {
             };
         }
         let body = match status {
-            StatusCode::BAD_REQUEST
-            | StatusCode::UNPROCESSABLE_ENTITY
-            | StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY | StatusCode::SERVICE_UNAVAILABLE => {
                 // The status says enough if the body cannot be read.
-                read(response, MAX_ERROR_BODY_BYTES)
-                    .await
-                    .unwrap_or_default()
+                read(response, MAX_ERROR_BODY_BYTES).await.unwrap_or_default()
             }
             _ => Vec::new(),
         };
@@ -219,18 +186,11 @@ impl Source {
 }
 
 /// Puts a bearer token among `headers`; returns basic credentials.
-fn credentials(
-    auth: &Auth,
-    headers: &mut HeaderMap,
-) -> Result<Option<(String, Secret)>, QueryError> {
-    let missing = |what: &str| QueryError::CredentialsMissing {
-        what: what.to_owned(),
-    };
+fn credentials(auth: &Auth, headers: &mut HeaderMap) -> Result<Option<(String, Secret)>, QueryError> {
+    let missing = |what: &str| QueryError::CredentialsMissing { what: what.to_owned() };
     match auth {
         Auth::None => Ok(None),
-        Auth::Bearer(token) if token.expose().is_empty() => {
-            Err(missing("the bearer token is empty"))
-        }
+        Auth::Bearer(token) if token.expose().is_empty() => Err(missing("the bearer token is empty")),
         Auth::Bearer(token) => {
             let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
                 .map_err(|_| QueryError::CredentialsInvalid)?;
@@ -254,11 +214,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, QueryErro
     }
     // What is announced is only a promise: do not take memory for more than is usual.
     let mut body = Vec::with_capacity(announced.min(16 << 10) as usize);
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|_| QueryError::ConnectionLost)?
-    {
+    while let Some(chunk) = response.chunk().await.map_err(|_| QueryError::ConnectionLost)? {
         if chunk.len() > limit - body.len() {
             return Err(too_large);
         }
@@ -271,10 +227,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, QueryErro
 /// between `sent` and `received`, and has whole seconds.
 fn clock_skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<u64> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
-    let theirs = rfc2822::DateTimeParser::new()
-        .parse_timestamp(date)
-        .ok()?
-        .as_second();
+    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?.as_second();
     let behind = sent.as_second().saturating_sub(theirs.saturating_add(1));
     let ahead = theirs.saturating_sub(received.as_second());
     let skew = behind.max(ahead);
@@ -292,9 +245,7 @@ fn describe(error: &reqwest::Error) -> QueryError {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
             // An `io::Error` hides the error it wraps from `source()`.
             if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref()) {
-                return QueryError::TlsFailed {
-                    cause: tls::describe(tls),
-                };
+                return QueryError::TlsFailed { cause: tls::describe(tls) };
             }
             match io.kind() {
                 io::ErrorKind::ConnectionRefused => {
@@ -385,10 +336,7 @@ mod tests {
         };
         assert_eq!(reason(&|_| {}), None);
         for (expected, change) in [
-            (
-                "UrlInvalid",
-                &(|c: &mut SourceConfig| c.url = "x".to_owned()) as &dyn Fn(&mut SourceConfig),
-            ),
+            ("UrlInvalid", &(|c: &mut SourceConfig| c.url = "x".to_owned()) as &dyn Fn(&mut SourceConfig)),
             ("AddressRefused", &|c| c.url = "http://0x7f.1".to_owned()),
             ("CredentialsMissing", &|c| {
                 c.auth = Auth::Bearer(Secret::new("\n"));
@@ -397,17 +345,11 @@ mod tests {
                 c.auth = Auth::Bearer(Secret::new("a\nb"));
             }),
             ("CredentialsInvalid", &|c| {
-                c.auth = Auth::Basic {
-                    user: "a:b".to_owned(),
-                    password: Secret::new("x"),
-                };
+                c.auth = Auth::Basic { user: "a:b".to_owned(), password: Secret::new("x") };
             }),
+            ("CaInvalid", &|c| c.ca_pem = Some(b"no certificate".to_vec())),
             ("CaInvalid", &|c| {
-                c.ca_pem = Some(b"no certificate".to_vec())
-            }),
-            ("CaInvalid", &|c| {
-                c.ca_pem =
-                    Some(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----".to_vec());
+                c.ca_pem = Some(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----".to_vec());
             }),
         ] {
             assert_eq!(reason(change), Some(expected));

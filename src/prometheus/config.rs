@@ -75,14 +75,7 @@ pub struct SourceConfig {
 impl SourceConfig {
     /// A source without credentials and with the default time-out.
     pub fn new(url: impl Into<String>, trust: Trust) -> Self {
-        Self {
-            url: url.into(),
-            timeout: DEFAULT_TIMEOUT,
-            auth: Auth::None,
-            ca_pem: None,
-            headers: Vec::new(),
-            trust,
-        }
+        Self { url: url.into(), timeout: DEFAULT_TIMEOUT, auth: Auth::None, ca_pem: None, headers: Vec::new(), trust }
     }
 
     /// The addresses of the two API methods below the source's own path.
@@ -98,27 +91,17 @@ impl SourceConfig {
             return invalid("it names no host");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return invalid(
-                "it contains credentials; put them in a Secret and name it in secretRef",
-            );
+            return invalid("it contains credentials; put them in a Secret and name it in secretRef");
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return invalid(
-                "it has a query or a fragment; give only the base address of Prometheus",
-            );
+            return invalid("it has a query or a fragment; give only the base address of Prometheus");
         }
         let below = |method: &str| {
             let mut endpoint = url.clone();
-            endpoint.set_path(&format!(
-                "{}/api/v1/{method}",
-                url.path().trim_end_matches('/')
-            ));
+            endpoint.set_path(&format!("{}/api/v1/{method}", url.path().trim_end_matches('/')));
             endpoint
         };
-        Ok(Endpoints {
-            query: below("query"),
-            query_range: below("query_range"),
-        })
+        Ok(Endpoints { query: below("query"), query_range: below("query_range") })
     }
 
     /// The headers that every request to this source carries.
@@ -126,16 +109,11 @@ impl SourceConfig {
         let mut map = HeaderMap::with_capacity(self.headers.len() + 2);
         map.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         for (name, value) in &self.headers {
-            let invalid = |problem| QueryError::HeaderInvalid {
-                name: excerpt(name, 64),
-                problem,
-            };
-            let parsed = HeaderName::try_from(name.as_str())
-                .map_err(|_| invalid("it is not the name of an HTTP header"))?;
+            let invalid = |problem| QueryError::HeaderInvalid { name: excerpt(name, 64), problem };
+            let parsed =
+                HeaderName::try_from(name.as_str()).map_err(|_| invalid("it is not the name of an HTTP header"))?;
             if RESERVED.contains(&parsed) {
-                return Err(invalid(
-                    "the client sets this header itself; for credentials use secretRef",
-                ));
+                return Err(invalid("the client sets this header itself; for credentials use secretRef"));
             }
             let mut value = HeaderValue::try_from(value.expose())
                 .map_err(|_| invalid("its value holds characters that no header may carry"))?;
@@ -224,10 +202,7 @@ mod tests {
     fn headers_are_checked_and_their_values_hidden() {
         let with = |headers: &[(&str, &str)]| {
             let mut config = config("http://prom");
-            config.headers = headers
-                .iter()
-                .map(|(name, value)| ((*name).to_owned(), Secret::new(value)))
-                .collect();
+            config.headers = headers.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(value))).collect();
             config
         };
         let good = with(&[("X-Scope-OrgID", "team-a\n")]);
@@ -255,10 +230,7 @@ mod tests {
     #[test]
     fn a_secret_is_not_shown() {
         let mut config = config("http://prom");
-        config.auth = Auth::Basic {
-            user: "u".to_owned(),
-            password: Secret::new("hunter2"),
-        };
+        config.auth = Auth::Basic { user: "u".to_owned(), password: Secret::new("hunter2") };
         assert!(!format!("{config:#?}").contains("hunter2"));
         assert_eq!(Secret::new("abc\n").expose(), "abc");
     }

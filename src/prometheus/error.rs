@@ -81,14 +81,10 @@ pub enum QueryError {
     #[error("the answer is not JSON of the Prometheus HTTP API; is prometheus.url right?")]
     NotJson,
 
-    #[error(
-        "the answer is longer than {limit} bytes; aggregate the query, for example with sum or max"
-    )]
+    #[error("the answer is longer than {limit} bytes; aggregate the query, for example with sum or max")]
     BodyTooLarge { limit: usize },
 
-    #[error(
-        "the answer has {found} series, more than {limit}; aggregate the query, for example with sum or max"
-    )]
+    #[error("the answer has {found} series, more than {limit}; aggregate the query, for example with sum or max")]
     TooManySeries { found: usize, limit: usize },
 
     #[error("several series differ only in their name; select one name or aggregate")]
@@ -97,9 +93,7 @@ pub enum QueryError {
     #[error("the query's value is a string; a number is needed")]
     ResultTypeString,
 
-    #[error(
-        "the query's value is a range vector; wrap it, for example in rate() or max_over_time()"
-    )]
+    #[error("the query's value is a range vector; wrap it, for example in rate() or max_over_time()")]
     ResultTypeMatrix,
 
     #[error("the answer's result type is none of those a Prometheus gives to this kind of query")]
@@ -240,14 +234,9 @@ mod tests {
 
     #[test]
     fn messages_say_what_was_found() {
-        let timeout = QueryError::Timeout {
-            after: Duration::from_millis(2500),
-        };
+        let timeout = QueryError::Timeout { after: Duration::from_millis(2500) };
         assert!(timeout.to_string().contains("2.5 s"), "{timeout}");
-        let one = QueryError::PartialResult {
-            warnings: 1,
-            promql: false,
-        };
+        let one = QueryError::PartialResult { warnings: 1, promql: false };
         assert!(one.to_string().contains("1 warning that"), "{one}");
     }
 

@@ -74,11 +74,7 @@ pub type RangeAnswer = Vec<Series>;
 /// Something that answers queries: a [`SharedSource`], or a script in a test.
 pub trait QueryBackend: Send + Sync {
     /// The value of `expr` at `time`.
-    fn query<'a>(
-        &'a self,
-        expr: &'a str,
-        time: Timestamp,
-    ) -> BoxFuture<'a, Result<Arc<Answer>, QueryError>>;
+    fn query<'a>(&'a self, expr: &'a str, time: Timestamp) -> BoxFuture<'a, Result<Arc<Answer>, QueryError>>;
 
     /// The values of `expr` from `start` to `end`, both included, every `step`.
     fn query_range<'a>(

@@ -49,11 +49,7 @@ struct RangeKey {
 impl SharedSource {
     pub(super) fn new(source: Source, limits: &Limits, counters: Arc<Counters>) -> Self {
         Self {
-            asker: Arc::new(Asker {
-                source,
-                permits: Semaphore::new(limits.in_flight.max(1)),
-                counters,
-            }),
+            asker: Arc::new(Asker { source, permits: Semaphore::new(limits.in_flight.max(1)), counters }),
             instant: Arc::new(Flights::new(limits.remember_for, limits.remember_samples)),
             // History is asked for once, after a start.
             range: Arc::new(Flights::new(Duration::ZERO, 0)),
@@ -62,23 +58,15 @@ impl SharedSource {
 }
 
 impl QueryBackend for SharedSource {
-    fn query<'a>(
-        &'a self,
-        expr: &'a str,
-        time: Timestamp,
-    ) -> BoxFuture<'a, Result<Arc<Answer>, QueryError>> {
-        let key = InstantKey {
-            expr: Arc::from(expr),
-            time: time.as_millisecond(),
-        };
+    fn query<'a>(&'a self, expr: &'a str, time: Timestamp) -> BoxFuture<'a, Result<Arc<Answer>, QueryError>> {
+        let key = InstantKey { expr: Arc::from(expr), time: time.as_millisecond() };
         let (asker, expr) = (Arc::clone(&self.asker), Arc::clone(&key.expr));
         let joined = self.instant.join(key, Vec::len, async move {
             let ask = async {
                 let (deadline, _permit) = asker.admit().await?;
                 asker.source.query_until(deadline, &expr, time).await
             };
-            ask.await
-                .inspect_err(|error| asker.counters.count_error(error))
+            ask.await.inspect_err(|error| asker.counters.count_error(error))
         });
         self.asker.follow(joined).boxed()
     }
@@ -97,22 +85,14 @@ impl QueryBackend for SharedSource {
             step: step.as_millis(),
         };
         let (asker, expr) = (Arc::clone(&self.asker), Arc::clone(&key.expr));
-        let points = |answer: &RangeAnswer| {
-            answer
-                .iter()
-                .map(|Series { points, .. }| points.len())
-                .sum()
-        };
+        let points = |answer: &RangeAnswer| answer.iter().map(|Series { points, .. }| points.len()).sum();
         let joined = self.range.join(key, points, async move {
             let ask = async {
                 let (deadline, _permit) = asker.admit().await?;
                 let source = &asker.source;
-                source
-                    .query_range_until(deadline, &expr, start, end, step)
-                    .await
+                source.query_range_until(deadline, &expr, start, end, step).await
             };
-            ask.await
-                .inspect_err(|error| asker.counters.count_error(error))
+            ask.await.inspect_err(|error| asker.counters.count_error(error))
         });
         self.asker.follow(joined).boxed()
     }
@@ -219,20 +199,12 @@ where
         if let Some((answer, _)) = board.recent.get(&key) {
             return Joined::Remembered(Arc::clone(answer));
         }
-        if let Some(flight) = board
-            .in_flight
-            .get(&key)
-            .and_then(|(_, flight)| flight.upgrade())
-        {
+        if let Some(flight) = board.in_flight.get(&key).and_then(|(_, flight)| flight.upgrade()) {
             return Joined::Under(flight);
         }
         let id = board.next_id;
         board.next_id = board.next_id.wrapping_add(1);
-        let landing = Landing {
-            flights: Arc::downgrade(self),
-            key: key.clone(),
-            id,
-        };
+        let landing = Landing { flights: Arc::downgrade(self), key: key.clone(), id };
         let flight = async move {
             let outcome = ask.await.map(Arc::new);
             landing.land(&outcome, weigh);
@@ -264,10 +236,7 @@ impl<K: Clone + Eq + Hash, V> Board<K, V> {
     /// Drops what is too old, and the oldest while there is too much.
     fn forget(&mut self, now: Instant, age: Duration, weight: usize) {
         while let Some((key, its_weight)) = self.order.front() {
-            let fresh = self
-                .recent
-                .get(key)
-                .is_some_and(|(_, at)| now.saturating_duration_since(*at) < age);
+            let fresh = self.recent.get(key).is_some_and(|(_, at)| now.saturating_duration_since(*at) < age);
             if fresh && self.weight <= weight {
                 break;
             }
@@ -325,11 +294,7 @@ where
         };
         let mut board = flights.board();
         // An abandoned question may have been asked anew since; that one stays.
-        if board
-            .in_flight
-            .get(&self.key)
-            .is_some_and(|(id, _)| *id == self.id)
-        {
+        if board.in_flight.get(&self.key).is_some_and(|(id, _)| *id == self.id) {
             board.in_flight.remove(&self.key);
         }
     }

@@ -73,19 +73,12 @@ impl Sources {
         }
         // Not under the lock: reading the machine's root certificates takes milliseconds. Of two that are made at once,
         // the first to be kept wins.
-        let source = Source::new(config, &self.rules)
-            .inspect_err(|error| self.counters.count_error(error))?;
+        let source = Source::new(config, &self.rules).inspect_err(|error| self.counters.count_error(error))?;
         let source = SharedSource::new(source, &self.limits, Arc::clone(&self.counters));
         let mut kept = self.kept();
         let now = Instant::now();
         let source = Arc::clone(
-            &kept
-                .entry(config.clone())
-                .or_insert_with(|| Kept {
-                    source: Arc::new(source),
-                    last_used: now,
-                })
-                .source,
+            &kept.entry(config.clone()).or_insert_with(|| Kept { source: Arc::new(source), last_used: now }).source,
         );
         self.drop_unused(&mut kept, now);
         Ok(source)
@@ -114,8 +107,7 @@ impl Sources {
 
     fn drop_unused(&self, kept: &mut HashMap<SourceConfig, Kept>, now: Instant) {
         kept.retain(|_, kept| {
-            Arc::strong_count(&kept.source) > 1
-                || now.saturating_duration_since(kept.last_used) < self.limits.idle
+            Arc::strong_count(&kept.source) > 1 || now.saturating_duration_since(kept.last_used) < self.limits.idle
         });
         while kept.len() > self.limits.sources.max(1) {
             let oldest = kept
@@ -158,10 +150,7 @@ impl Default for Counters {
         Self {
             sent: AtomicU64::new(0),
             shared: AtomicU64::new(0),
-            errors: QueryError::REASONS
-                .iter()
-                .map(|reason| (*reason, AtomicU64::new(0)))
-                .collect(),
+            errors: QueryError::REASONS.iter().map(|reason| (*reason, AtomicU64::new(0))).collect(),
         }
     }
 }
@@ -171,11 +160,7 @@ impl Counters {
         CountersSnapshot {
             sent: self.sent.load(Ordering::Relaxed),
             shared: self.shared.load(Ordering::Relaxed),
-            errors: self
-                .errors
-                .iter()
-                .map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
-                .collect(),
+            errors: self.errors.iter().map(|(reason, count)| (*reason, count.load(Ordering::Relaxed))).collect(),
         }
     }
 
@@ -198,10 +183,7 @@ impl Counters {
 impl CountersSnapshot {
     /// The failures of one reason.
     pub fn errors_of(&self, reason: &str) -> u64 {
-        self.errors
-            .iter()
-            .find(|(known, _)| *known == reason)
-            .map_or(0, |(_, count)| *count)
+        self.errors.iter().find(|(known, _)| *known == reason).map_or(0, |(_, count)| *count)
     }
 }
 
@@ -236,10 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn sources_are_bounded_and_the_unused_are_dropped() {
-        let sources = sources(Limits {
-            sources: 3,
-            ..Limits::default()
-        });
+        let sources = sources(Limits { sources: 3, ..Limits::default() });
         let held = sources.get(&config(0)).unwrap();
         for host in 1..50 {
             tokio::time::advance(Duration::from_millis(1)).await;

@@ -29,15 +29,11 @@ pub(super) fn with_roots(
 ) -> Result<ClientBuilder, QueryError> {
     install_provider();
     let Some(pem) = &config.ca_pem else {
-        return Ok(if https {
-            builder
-        } else {
-            builder.tls_certs_only([])
-        });
+        return Ok(if https { builder } else { builder.tls_certs_only([]) });
     };
     let invalid = |problem| QueryError::CaInvalid { problem };
-    let certificates = Certificate::from_pem_bundle(pem)
-        .map_err(|_| invalid("caSecretRef does not hold PEM certificates"))?;
+    let certificates =
+        Certificate::from_pem_bundle(pem).map_err(|_| invalid("caSecretRef does not hold PEM certificates"))?;
     if certificates.is_empty() {
         return Err(invalid("caSecretRef holds no PEM certificate"));
     }
@@ -55,18 +51,12 @@ pub(super) fn describe(error: &rustls::Error) -> &'static str {
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
                 "its certificate is not for the host in prometheus.url"
             }
-            Certificate::Expired | Certificate::ExpiredContext { .. } => {
-                "its certificate has expired"
-            }
-            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
-                "its certificate is not valid yet"
-            }
+            Certificate::Expired | Certificate::ExpiredContext { .. } => "its certificate has expired",
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => "its certificate is not valid yet",
             Certificate::Revoked => "its certificate has been revoked",
             _ => "its certificate is not valid",
         },
-        rustls::Error::InvalidMessage(_) => {
-            "the server does not speak TLS; is the url's scheme right?"
-        }
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS; is the url's scheme right?",
         rustls::Error::AlertReceived(_) => "the server broke off the handshake",
         _ => "the handshake failed",
     }

@@ -104,9 +104,7 @@ impl<'a> Envelope<'a> {
         match envelope.status {
             Status::Success => Ok(envelope),
             // Some proxies answer 200 to everything.
-            Status::Error => Err(envelope
-                .into_failure(timeout)
-                .unwrap_or(QueryError::ServerError { status: 200 })),
+            Status::Error => Err(envelope.into_failure(timeout).unwrap_or(QueryError::ServerError { status: 200 })),
         }
     }
 
@@ -129,9 +127,7 @@ impl<'a> Envelope<'a> {
     /// counter") among them; newer ones have `infos` for that.
     fn refuse_warnings(&self) -> Result<(), QueryError> {
         let all = self.warnings.as_deref().unwrap_or_default();
-        let warnings = all
-            .iter()
-            .filter(|warning| !warning.starts_with("PromQL info:"));
+        let warnings = all.iter().filter(|warning| !warning.starts_with("PromQL info:"));
         let promql = |warning: &&Cow<'_, str>| warning.starts_with("PromQL warning:");
         match warnings.clone().count() {
             0 => Ok(()),
@@ -149,9 +145,7 @@ fn parse_error(error: &str) -> Option<QueryError> {
     let about_query = error.strip_prefix("invalid parameter \"query\": ")?;
     about_query
         .contains("parse error")
-        .then(|| QueryError::BadQuery {
-            message: excerpt(about_query, PARSE_ERROR_CHARS),
-        })
+        .then(|| QueryError::BadQuery { message: excerpt(about_query, PARSE_ERROR_CHARS) })
 }
 
 fn vector(result: &RawValue) -> Result<Answer, QueryError> {
@@ -183,10 +177,7 @@ fn matrix(result: &RawValue) -> Result<RangeAnswer, QueryError> {
             if !points.is_sorted_by(|(a, _), (b, _)| a < b) {
                 return Err(QueryError::NotJson);
             }
-            Ok(Series {
-                labels: element.metric.0,
-                points,
-            })
+            Ok(Series { labels: element.metric.0, points })
         })
         .collect::<Result<RangeAnswer, _>>()?;
     refuse_duplicates(answer.iter().map(|series| &series.labels))?;
@@ -198,15 +189,9 @@ fn parse<'a, T: Deserialize<'a>>(text: &'a RawValue) -> Result<T, QueryError> {
 }
 
 /// Without their names, two series may have become one; a trigger could not tell whose timer is whose.
-fn refuse_duplicates<'a>(
-    mut labels: impl ExactSizeIterator<Item = &'a Labels>,
-) -> Result<(), QueryError> {
+fn refuse_duplicates<'a>(mut labels: impl ExactSizeIterator<Item = &'a Labels>) -> Result<(), QueryError> {
     let mut seen = HashSet::with_capacity(labels.len());
-    if labels.len() < 2 || labels.all(|labels| seen.insert(labels)) {
-        Ok(())
-    } else {
-        Err(QueryError::DuplicateSeries)
-    }
+    if labels.len() < 2 || labels.all(|labels| seen.insert(labels)) { Ok(()) } else { Err(QueryError::DuplicateSeries) }
 }
 
 #[derive(Deserialize)]
@@ -241,11 +226,7 @@ impl Point {
     }
 
     fn into_sample(self, labels: impl Into<Labels>) -> Sample {
-        Sample {
-            labels: labels.into(),
-            value: self.value,
-            time: self.time,
-        }
+        Sample { labels: labels.into(), value: self.value, time: self.time }
     }
 }
 
@@ -255,8 +236,8 @@ impl TryFrom<(f64, Value)> for Point {
     fn try_from((seconds, Value(value)): (f64, Value)) -> Result<Self, Self::Error> {
         // Prometheus' time has milliseconds; more digits are a float's noise. The cast saturates, and what is out of
         // range is then refused by the timestamp.
-        let time = Timestamp::from_millisecond((seconds * 1_000.0).round() as i64)
-            .map_err(|_| "a time out of range")?;
+        let time =
+            Timestamp::from_millisecond((seconds * 1_000.0).round() as i64).map_err(|_| "a time out of range")?;
         Ok(Self { time, value })
     }
 }
@@ -339,10 +320,7 @@ struct Bounded<T> {
 impl<T> Bounded<T> {
     fn within_limit(self) -> Result<Vec<T>, QueryError> {
         if self.found > MAX_SERIES {
-            return Err(QueryError::TooManySeries {
-                found: self.found,
-                limit: MAX_SERIES,
-            });
+            return Err(QueryError::TooManySeries { found: self.found, limit: MAX_SERIES });
         }
         Ok(self.kept)
     }

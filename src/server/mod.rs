@@ -36,7 +36,10 @@ pub async fn serve(
 async fn readyz(State(metrics): State<Arc<Metrics>>) -> (StatusCode, &'static str) {
     match metrics.is_synced() {
         true => (StatusCode::OK, "ok\n"),
-        false => (StatusCode::SERVICE_UNAVAILABLE, "the first lists of LearningRollouts and LearningRollbacks are not complete\n"),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the first lists of LearningRollouts and LearningRollbacks are not complete\n",
+        ),
     }
 }
 

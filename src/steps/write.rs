@@ -29,7 +29,8 @@ pub fn patch(
     purpose: Option<WritePurpose>,
     object: &Value,
 ) -> Result<Value, Failure> {
-    let lost = || Failure { reason: "NotJournalled".to_owned(), message: "there is no intent".to_owned(), permanent: true };
+    let lost =
+        || Failure { reason: "NotJournalled".to_owned(), message: "there is no intent".to_owned(), permanent: true };
     let step = status.steps.get(index).ok_or_else(lost)?;
     let definition = definition(status.plan.as_ref(), step).ok_or_else(lost)?;
     let uid = record.metadata.uid.as_deref().unwrap_or_default();
@@ -50,7 +51,8 @@ pub fn patch(
     let fence = step.fence.as_ref().ok_or_else(lost)?;
     let (changes, note) = match purpose {
         WritePurpose::Apply => {
-            let wanted = fields::ours(definition, step, uid).into_iter().map(|wanted| (wanted.field, Some(wanted.value)));
+            let wanted =
+                fields::ours(definition, step, uid).into_iter().map(|wanted| (wanted.field, Some(wanted.value)));
             (pair(locate(definition, object)?, wanted), note::for_target(record, status, index, false))
         }
         WritePurpose::Move => (Vec::new(), note::for_target(record, status, index, !step.committed)),
@@ -79,7 +81,12 @@ pub fn patch(
 ///
 /// # Errors
 /// When the fields cannot be found in the object.
-pub fn rehearsal(record: &LearningRollback, status: &LearningRollbackStatus, index: usize, object: &Value) -> Result<Value, Failure> {
+pub fn rehearsal(
+    record: &LearningRollback,
+    status: &LearningRollbackStatus,
+    index: usize,
+    object: &Value,
+) -> Result<Value, Failure> {
     let mut draft = status.clone();
     if let Some(step) = draft.steps.get_mut(index) {
         let definition: Option<Step> = definition(status.plan.as_ref(), step).cloned();
@@ -102,7 +109,10 @@ fn versioned(step: &StepStatus) -> bool {
     step.target.as_ref().is_some_and(|target| matches!(target.kind.as_str(), "Deployment" | "StatefulSet"))
 }
 
-fn pair(located: Vec<Located>, values: impl Iterator<Item = (String, Option<String>)>) -> Vec<(Located, Option<String>)> {
+fn pair(
+    located: Vec<Located>,
+    values: impl Iterator<Item = (String, Option<String>)>,
+) -> Vec<(Located, Option<String>)> {
     values
         .filter_map(|(field, value)| Some((located.iter().find(|located| located.field == field)?.clone(), value)))
         .collect()

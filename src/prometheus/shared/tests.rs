@@ -59,9 +59,7 @@ async fn what_is_remembered_is_bounded_by_weight_and_the_oldest_goes_first() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "the latest ten are there");
 
     // Too heavy to be kept at all, and it must not push the bound.
-    follow(board.join(5_000, |_| 10, async { Ok(1) }))
-        .await
-        .unwrap();
+    follow(board.join(5_000, |_| 10, async { Ok(1) })).await.unwrap();
     assert!(board.board().weight <= 10);
     assert!(board.board().in_flight.is_empty());
 }

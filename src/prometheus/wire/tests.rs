@@ -21,10 +21,7 @@ fn at(milliseconds: i64) -> Timestamp {
 }
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 #[test]
@@ -37,16 +34,8 @@ fn a_vector_becomes_samples_without_their_names() {
     assert_eq!(
         ask(&body).unwrap(),
         vec![
-            Sample {
-                labels: labels(&[("job", "a"), ("z", "é\"\n")]),
-                value: 0.25,
-                time: at(1_700_000_000_123),
-            },
-            Sample {
-                labels: labels(&[("job", "b")]),
-                value: -1e-7,
-                time: at(1_700_000_000_000),
-            },
+            Sample { labels: labels(&[("job", "a"), ("z", "é\"\n")]), value: 0.25, time: at(1_700_000_000_123) },
+            Sample { labels: labels(&[("job", "b")]), value: -1e-7, time: at(1_700_000_000_000) },
         ]
     );
 }
@@ -60,14 +49,7 @@ fn an_empty_vector_is_an_answer() {
 #[test]
 fn a_scalar_is_one_sample_without_labels() {
     let samples = ask(&success("scalar", r#"[1700000000.5,"42"]"#)).unwrap();
-    assert_eq!(
-        samples,
-        vec![Sample {
-            labels: Labels::new(),
-            value: 42.0,
-            time: at(1_700_000_000_500),
-        }]
-    );
+    assert_eq!(samples, vec![Sample { labels: Labels::new(), value: 42.0, time: at(1_700_000_000_500) }]);
 }
 
 #[test]
@@ -79,9 +61,7 @@ fn the_order_of_members_does_not_matter_and_further_ones_are_ignored() {
 
 #[test]
 fn values_are_spelt_as_go_spells_them() {
-    let value = |text: &str| {
-        ask(&success("scalar", &format!(r#"[1,"{text}"]"#))).map(|samples| samples[0].value)
-    };
+    let value = |text: &str| ask(&success("scalar", &format!(r#"[1,"{text}"]"#))).map(|samples| samples[0].value);
     assert!(value("NaN").unwrap().is_nan());
     for (text, expected) in [
         ("+Inf", f64::INFINITY),
@@ -98,9 +78,7 @@ fn values_are_spelt_as_go_spells_them() {
         let found = value(text).unwrap();
         assert_eq!(found.to_bits(), expected.to_bits(), "{text}");
     }
-    for text in [
-        "", " 1", "nan", "inf", "Infinity", "1e999", "-1e999", "0x10", "1_000", "one",
-    ] {
+    for text in ["", " 1", "nan", "inf", "Infinity", "1e999", "-1e999", "0x10", "1_000", "one"] {
         assert_eq!(value(text), Err(QueryError::NotJson), "{text}");
     }
 }
@@ -109,23 +87,14 @@ fn values_are_spelt_as_go_spells_them() {
 fn what_is_no_vector_or_scalar_is_a_typed_error() {
     for (body, reason) in [
         (success("string", r#"[1,"hello"]"#), "ResultTypeString"),
-        (
-            success("matrix", r#"[{"metric":{},"values":[[1,"2"]]}]"#),
-            "ResultTypeMatrix",
-        ),
+        (success("matrix", r#"[{"metric":{},"values":[[1,"2"]]}]"#), "ResultTypeMatrix"),
         (success("streams", "[]"), "ResultTypeUnknown"),
         (
-            success(
-                "vector",
-                r#"[{"metric":{},"histogram":[1,{"count":"1","sum":"2","buckets":[]}]}]"#,
-            ),
+            success("vector", r#"[{"metric":{},"histogram":[1,{"count":"1","sum":"2","buckets":[]}]}]"#),
             "NativeHistogram",
         ),
         (
-            success(
-                "vector",
-                r#"[{"metric":{"a":"1"},"value":[1,"2"]},{"metric":{"a":"2"},"histogram":[1,{}]}]"#,
-            ),
+            success("vector", r#"[{"metric":{"a":"1"},"value":[1,"2"]},{"metric":{"a":"2"},"histogram":[1,{}]}]"#),
             "NativeHistogram",
         ),
         (
@@ -169,17 +138,11 @@ fn what_is_no_answer_of_the_api_is_not_json() {
         &success("vector", r#"[{"metric":{},"value":["1","2"]}]"#),
         &success("vector", r#"[{"metric":{},"value":[1e300,"2"]}]"#),
         &success("vector", r#"[{"metric":{"a":1},"value":[1,"2"]}]"#),
-        &success(
-            "vector",
-            r#"[{"metric":{"a":"1","a":"2"},"value":[1,"2"]}]"#,
-        ),
+        &success("vector", r#"[{"metric":{"a":"1","a":"2"},"value":[1,"2"]}]"#),
         &success("scalar", r#"{"metric":{}}"#),
         &format!("{good} {good}"),
         &success("vector", &"[".repeat(100_000)),
-        &success(
-            "vector",
-            &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)),
-        ),
+        &success("vector", &format!("{}{}", "[".repeat(100_000), "]".repeat(100_000))),
     ] {
         let shown = body.get(..80).unwrap_or(body);
         assert_eq!(ask(body), Err(QueryError::NotJson), "{shown}");
@@ -189,18 +152,14 @@ fn what_is_no_answer_of_the_api_is_not_json() {
 #[test]
 fn series_are_counted_beyond_the_limit_and_not_kept() {
     let vector = |count: usize| {
-        let elements: Vec<String> = (0..count)
-            .map(|n| format!(r#"{{"metric":{{"n":"{n}"}},"value":[1,"2"]}}"#))
-            .collect();
+        let elements: Vec<String> =
+            (0..count).map(|n| format!(r#"{{"metric":{{"n":"{n}"}},"value":[1,"2"]}}"#)).collect();
         success("vector", &format!("[{}]", elements.join(",")))
     };
     assert_eq!(ask(&vector(MAX_SERIES)).unwrap().len(), MAX_SERIES);
     assert_eq!(
         ask(&vector(MAX_SERIES + 7)),
-        Err(QueryError::TooManySeries {
-            found: MAX_SERIES + 7,
-            limit: MAX_SERIES
-        })
+        Err(QueryError::TooManySeries { found: MAX_SERIES + 7, limit: MAX_SERIES })
     );
 }
 
@@ -220,24 +179,15 @@ fn warnings_mean_that_something_is_missing_and_hints_do_not() {
         assert_eq!(ask(&with(members)).unwrap().len(), 1, "{members}");
     }
     for (members, warnings, promql) in [
-        (
-            r#""warnings":["store gateway-3 unreachable hunter2"]"#,
-            1,
-            false,
-        ),
+        (r#""warnings":["store gateway-3 unreachable hunter2"]"#, 1, false),
         (r#""warnings":["a","PromQL warning: b"]"#, 2, false),
-        (
-            r#""warnings":["PromQL warning: bucket label is missing hunter2","PromQL info: c"]"#,
-            1,
-            true,
-        ),
+        (r#""warnings":["PromQL warning: bucket label is missing hunter2","PromQL info: c"]"#, 1, true),
     ] {
         let error = ask(&with(members)).unwrap_err();
         assert_eq!(error, QueryError::PartialResult { warnings, promql });
         assert!(!error.to_string().contains("hunter2"));
     }
-    let range =
-        r#"{"status":"success","warnings":["x"],"data":{"resultType":"matrix","result":[]}}"#;
+    let range = r#"{"status":"success","warnings":["x"],"data":{"resultType":"matrix","result":[]}}"#;
     assert_eq!(ask_range(range).unwrap_err().reason(), "PartialResult");
 }
 
@@ -257,30 +207,12 @@ fn a_matrix_becomes_series() {
     for (body, reason) in [
         (success("vector", "[]"), "ResultTypeUnknown"),
         (success("matrix", r#"[{"metric":{}}]"#), "NotJson"),
+        (success("matrix", r#"[{"metric":{},"values":[[2,"1"],[1,"1"]]}]"#), "NotJson"),
+        (success("matrix", r#"[{"metric":{},"values":[[1,"1"],[1,"1"]]}]"#), "NotJson"),
+        (success("matrix", r#"[{"metric":{},"histograms":[[1,{}]]}]"#), "NativeHistogram"),
+        (success("matrix", r#"[{"metric":{},"values":[[1,"1"]],"histograms":[[2,{}]]}]"#), "NativeHistogram"),
         (
-            success("matrix", r#"[{"metric":{},"values":[[2,"1"],[1,"1"]]}]"#),
-            "NotJson",
-        ),
-        (
-            success("matrix", r#"[{"metric":{},"values":[[1,"1"],[1,"1"]]}]"#),
-            "NotJson",
-        ),
-        (
-            success("matrix", r#"[{"metric":{},"histograms":[[1,{}]]}]"#),
-            "NativeHistogram",
-        ),
-        (
-            success(
-                "matrix",
-                r#"[{"metric":{},"values":[[1,"1"]],"histograms":[[2,{}]]}]"#,
-            ),
-            "NativeHistogram",
-        ),
-        (
-            success(
-                "matrix",
-                r#"[{"metric":{"__name__":"a"},"values":[]},{"metric":{"__name__":"b"},"values":[]}]"#,
-            ),
+            success("matrix", r#"[{"metric":{"__name__":"a"},"values":[]},{"metric":{"__name__":"b"},"values":[]}]"#),
             "DuplicateSeries",
         ),
     ] {
@@ -296,16 +228,8 @@ fn failures_are_named_by_status_and_error_type() {
     let parse = r#"invalid parameter "query": 1:5: parse error: unclosed left parenthesis"#;
     for (status, body, reason) in [
         (400, body("bad_data", parse), "BadQuery"),
-        (
-            400,
-            body("bad_data", r#"invalid parameter "time": hunter2"#),
-            "HttpStatus",
-        ),
-        (
-            400,
-            body("bad_data", r#"invalid parameter "query": hunter2"#),
-            "HttpStatus",
-        ),
+        (400, body("bad_data", r#"invalid parameter "time": hunter2"#), "HttpStatus"),
+        (400, body("bad_data", r#"invalid parameter "query": hunter2"#), "HttpStatus"),
         (400, "hunter2".to_owned(), "HttpStatus"),
         (400, String::new(), "HttpStatus"),
         (422, body("execution", "hunter2"), "ExecutionFailed"),
@@ -342,13 +266,10 @@ fn failures_are_named_by_status_and_error_type() {
 
 #[test]
 fn the_parse_error_is_short_and_on_one_line() {
-    let text = format!(
-        "invalid parameter \"query\": 1:1: parse error: unexpected \u{1b}[31m\n\u{202e}{}",
-        "x".repeat(10_000)
-    );
+    let text =
+        format!("invalid parameter \"query\": 1:1: parse error: unexpected \u{1b}[31m\n\u{202e}{}", "x".repeat(10_000));
     let body = serde_json::json!({"status": "error", "errorType": "bad_data", "error": text});
-    let QueryError::BadQuery { message } = failure(400, body.to_string().as_bytes(), TIMEOUT)
-    else {
+    let QueryError::BadQuery { message } = failure(400, body.to_string().as_bytes(), TIMEOUT) else {
         panic!("no BadQuery");
     };
     assert!(message.starts_with("1:1: parse error: unexpected \\u{1b}[31m\\u{a}\\u{202e}xx"));
