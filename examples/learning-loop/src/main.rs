@@ -8,7 +8,7 @@ mod metrics;
 mod server;
 mod traffic;
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
@@ -32,6 +32,7 @@ async fn main() -> anyhow::Result<()> {
                 .with_context(|| format!("--log {:?} is not a tracing filter", args.log))?,
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 
     let faults = Faults::new(args.listen.len());
