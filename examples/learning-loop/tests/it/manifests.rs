@@ -1,4 +1,4 @@
-//! Reads the sample manifests for the tests: where they are, what they ask of Prometheus.
+//! Reads the sample manifests for the tests: where they are and what they ask of Prometheus. Judges nothing.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -9,10 +9,21 @@ use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_yaml::Value;
 
 /// The root of the workspace.
-pub(crate) fn root() -> PathBuf {
+fn root() -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     dir.canonicalize()
         .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+/// A binary of the Prometheus that `make tools` built.
+pub(crate) fn tool(name: &str) -> PathBuf {
+    let tool = root().join(".tools/prometheus").join(name);
+    assert!(
+        tool.is_file(),
+        "{} is missing: run `make tools`",
+        tool.display()
+    );
+    tool
 }
 
 /// A file under `manifests/samples`.

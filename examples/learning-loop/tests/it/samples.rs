@@ -1,26 +1,18 @@
 //! The sample manifests agree with each other and hold what they promise, judged by promtool itself.
 //!
 //! Two sets of files are derived, so that nothing is copied by hand: the triggers as alerting rules (for promtool to
-//! test their thresholds and durations), and the demo's variant with short durations. `UPDATE_SAMPLES=1 cargo test -p
-//! learning-loop --test samples` writes them anew.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
-
-mod support;
+//! test their thresholds and durations), and the demo's variant with short durations. `UPDATE_SAMPLES=1 cargo test
+//! -p learning-loop --test it derived` writes them anew.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use crate::manifests::{list, queries, recorded, sample, selectors, string, text, tool, yaml};
 use serde_yaml::Value;
-use support::{list, queries, recorded, root, sample, selectors, string, text, yaml};
 
-const UPDATE: &str = "UPDATE_SAMPLES=1 cargo test -p learning-loop --test samples";
+const UPDATE: &str = "UPDATE_SAMPLES=1 cargo test -p learning-loop --test it derived";
 
 /// What a duration (or a gate that counts over one) becomes in the demo: key, value, value in the demo. A value that is
 /// not listed here fails the test rather than stay at its full length.
@@ -55,7 +47,10 @@ fn derived_files_are_current() {
     ];
     for (path, content) in derived {
         if std::env::var_os("UPDATE_SAMPLES").is_some() {
-            std::fs::write(sample(path), &content).unwrap();
+            // Renamed into place: the other tests read it meanwhile.
+            let new = sample(&format!("{path}.new"));
+            std::fs::write(&new, &content).unwrap();
+            std::fs::rename(&new, sample(path)).unwrap();
         }
         assert!(
             text(path) == content,
@@ -159,13 +154,7 @@ fn every_target_of_a_step_is_in_the_workload() {
 
 /// Runs promtool over `file` and fails with what it says.
 fn promtool(command: &[&str], file: &Path) {
-    let tool: PathBuf = root().join(".tools/prometheus/promtool");
-    assert!(
-        tool.is_file(),
-        "{} is missing: run `make tools`",
-        tool.display()
-    );
-    let output = Command::new(&tool)
+    let output = Command::new(tool("promtool"))
         .args(command)
         .arg(file)
         .output()
