@@ -7,20 +7,22 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-/// The sample learning loop: exports the metrics of the learning loop's monitoring, generates its own bounded
-/// traffic, and breaks on request.
+/// The sample learning loop: exports the metrics of the learning loop's monitoring,
+/// generates its own bounded traffic, and breaks on request.
 ///
-/// Each --listen address is one replica with an exposition of its own at /api/metrics/learning, so that one process
-/// can stand for a Deployment of several. Every address also serves:
+/// Each --listen address is one replica with an exposition of its own, so that one
+/// process can stand for a Deployment of several. Every address serves:
 ///
-///   GET    /healthz          200, or 503 while this replica is down
-///   GET    /api/analyze      one request; `learning-enabled: true` asks for the learning path
-///   GET    /faults           every fault: level, limits, what it does
-///   PUT    /faults/{name}    set it to the level in the JSON body: 0.3 or {"level": 0.3}
-///   DELETE /faults/{name}    clear it
+///   GET    /api/metrics/learning   the metrics, or 503 while this replica is down
+///   GET    /healthz                200, or 503 while this replica is down
+///   GET    /api/analyze            one request; the header `learning-enabled: true`
+///                                  asks for the learning path
+///   GET    /faults                 every fault: level, limits, what it does
+///   PUT    /faults/{name}          set it to the level in the body: 0.3 or {"level": 0.3}
+///   DELETE /faults/{name}          clear it
 ///
-/// Faults live on the learning path. ENABLE_LEARNING=false in the config directory takes everything to the baseline
-/// path, and the faults with it.
+/// All faults but baseline-errors live on the learning path: ENABLE_LEARNING=false in
+/// the config directory takes everything to the baseline path and ends them.
 #[derive(Debug, Parser)]
 #[command(name = "learning-loop", version, verbatim_doc_comment)]
 pub(crate) struct Args {
