@@ -142,7 +142,7 @@ async fn what_a_person_sees() {
 
         let null = manifest.replace("serviceAccountName: rollback", "serviceAccountName: null");
         assert_ne!(null, manifest);
-        let refused = run(&["create", "-f", "-"], &null).await;
+        let refused = run(&["create", "-f", "-"], &null.replacen("name: learning-loop", "name: other", 1)).await;
         assert!(
             !refused.success && refused.stderr.contains("spec.serviceAccountName"),
             "null is no value: {refused:?}"
