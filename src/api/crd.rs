@@ -75,8 +75,8 @@ fn name_metadata(schema: &mut Value) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut).filter(|_| ruled) {
         let name =
             json!({"type": "string", "maxLength": 253, "description": "Name of the object, unique in its namespace."});
-        let metadata =
-            json!({"type": "object", "description": "Standard object metadata.", "properties": {"name": name}});
+        // The server refuses even a description of metadata itself.
+        let metadata = json!({"type": "object", "properties": {"name": name}});
         properties.insert("metadata".to_owned(), metadata);
     }
 }

@@ -200,15 +200,16 @@ pub struct Trigger {
     /// Compare the value with a baseline instead of comparing it as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<Baseline>,
-    /// With several series in the result: Any fires when one of them has breached for the whole duration, All when all have.
-    #[serde(default)]
+    /// With several series in the result: Any (the default) fires when one of them has breached for the whole duration,
+    /// All when all have.
+    #[serde(default, skip_serializing_if = "schema::is_default")]
     pub series: SeriesPolicy,
-    /// What an Unknown sample does to a pending trigger: Hold neither advances nor resets it, Reset resets it, Breach
-    /// counts as a breach.
-    #[serde(default)]
+    /// What an Unknown sample does to a pending trigger: Hold (the default) neither advances nor resets it, Reset
+    /// resets it, Breach counts as a breach.
+    #[serde(default, skip_serializing_if = "schema::is_default")]
     pub no_data: NoDataPolicy,
-    /// Not held back by the breaker, by an unready baseline or by cooldown.
-    #[serde(default)]
+    /// Not held back by the breaker, by an unready baseline or by cooldown. False by default.
+    #[serde(default, skip_serializing_if = "schema::is_default")]
     pub critical: bool,
     /// Name of the entry of spec.rollbacks to start.
     #[schemars(schema_with = "schema::key")]

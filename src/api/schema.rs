@@ -73,3 +73,12 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
         }
     })
 }
+
+/// Leaves a switch that is off unsaid, and its default out of the schema.
+///
+/// For switches inside lists. The API server would write their defaults into the stored object, and every client that
+/// compares lists whole (`kubectl apply`, most GitOps tools) would see a difference from the manifest for ever. Defaults
+/// that say what a rollback will do, such as the weights, are worth being shown all the same.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -77,8 +77,8 @@ pub struct Scale {
     /// How many replicas the rollback leaves.
     #[schemars(range(min = 0, max = 100_000))]
     pub replicas: i32,
-    /// Do not wait until the traffic of earlier steps has moved away.
-    #[serde(default)]
+    /// Do not wait until the traffic of earlier steps has moved away. False by default.
+    #[serde(default, skip_serializing_if = "schema::is_default")]
     pub force: bool,
 }
 
@@ -91,8 +91,8 @@ pub struct SwitchService {
     /// Selector keys and the values they get.
     #[schemars(schema_with = "selector")]
     pub selector: BTreeMap<String, String>,
-    /// Switch even where no ready pod matches the new selector.
-    #[serde(default)]
+    /// Switch even where no ready pod matches the new selector. False by default.
+    #[serde(default, skip_serializing_if = "schema::is_default")]
     pub force: bool,
 }
 

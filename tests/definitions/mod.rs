@@ -345,10 +345,12 @@ fn durations(cases: &mut Vec<Case>) {
         for value in inside {
             rollout(cases, format!("{field}: {value}").leak(), &[(pointer, json!(value))], Verdict::Admitted);
         }
-        for value in ["5", "-5m", "3 days", "1d", ".5s", "1e9s", "1234567890s"] {
+        for value in ["55", "-5m", "3 days", "1d", ".5s", "1e9s", "1234567890s"] {
             let name = format!("{field}: {value}").leak();
             malformed(cases, name, &[(pointer, json!(value))], field, "should match");
         }
+        let name = format!("{field}: more than a CEL duration holds").leak();
+        malformed(cases, name, &[(pointer, json!("999999999h"))], field, message);
         let name = format!("{field}: endless").leak();
         malformed(cases, name, &[(pointer, json!("1s".repeat(17)))], field, "may not be more than 32");
     }
