@@ -11,7 +11,7 @@ use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 use learning_rollout::api::rollback::{
     Acknowledged, Fence, FieldPrior, FrozenPlan, ImportedStep, LearningRollback, LearningRollbackStatus, Phase,
-    StepState, StepStatus, Target, VerifyStatus,
+    RecordOrigin, StepState, StepStatus, Target, VerifyStatus,
 };
 use learning_rollout::api::rollout::{
     ActiveRollback, BaselineStatus, Evidence, EvidenceSample, LastRollback, LearningRollout, LearningRolloutStatus,
@@ -370,12 +370,15 @@ fn record_status(rollout: &LearningRollout) -> LearningRollbackStatus {
             FieldPrior { field: "/spec/replicas".to_owned(), value: Some("3".to_owned()) },
             FieldPrior { field: "/data/ABSENT".to_owned(), value: None },
         ],
-        fence: Some(Fence { seen: Some("a/b/1".to_owned()), new: "a/b/2".to_owned(), attempt: 2 }),
+        fence: Some(Fence { seen: Some("a/b/1".to_owned()), new: "a/b/2".to_owned(), attempt: 2, ..Fence::default() }),
         committed: true,
         position: Some(3),
         failures: 2,
         reasserted: 1,
-        imported: Some(ImportedStep { from: reference(), definition: step.clone() }),
+        imported: Some(ImportedStep {
+            from: RecordOrigin { name: "learning-loop-1-abc".to_owned(), uid: "4f6b1c7e".to_owned() },
+            definition: step.clone(),
+        }),
         started_at: moment(),
         finished_at: moment(),
         not_before: moment(),

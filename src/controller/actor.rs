@@ -227,10 +227,10 @@ impl Actor {
         }
         let records: Api<LearningRollback> = Api::namespaced(self.context.client.clone(), &self.key.namespace);
         if active.uid.is_some() {
-            if let Some(record) = self.context.limited(records.get_opt(&active.name)).await? {
-                if record_id(&record) == active.id {
-                    return Ok(Some(record));
-                }
+            if let Some(record) = self.context.limited(records.get_opt(&active.name)).await?
+                && record_id(&record) == active.id
+            {
+                return Ok(Some(record));
             }
             let message = format!(
                 "the record {} is gone; its targets keep the rollback's values and their undo notes: \

@@ -51,10 +51,10 @@ impl ClusterSources {
             });
         };
         let key = (namespace.to_owned(), spec.clone());
-        if let Some((config, read_at)) = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
-            if read_at.elapsed() < CREDENTIALS_TTL {
-                return Ok(config.clone());
-            }
+        if let Some((config, read_at)) = self.resolved.lock().unwrap_or_else(PoisonError::into_inner).get(&key)
+            && read_at.elapsed() < CREDENTIALS_TTL
+        {
+            return Ok(config.clone());
         }
         let config = SourceConfig {
             timeout: spec.timeout.get(),

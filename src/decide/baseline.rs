@@ -26,7 +26,7 @@ pub fn is_current(
     let Some(status) = status.filter(|status| status.query == query) else { return false };
     let captured_at = status.captured_at.as_ref().map(|at| at.0);
     trigger.baseline.as_ref().is_some_and(|baseline| baseline.captured.is_some())
-        && !asked_anew.is_some_and(|asked| captured_at.is_none_or(|at| at < asked))
+        && asked_anew.is_none_or(|asked| captured_at.is_some_and(|at| at >= asked))
 }
 
 /// The median of a window's points, once at least half of them are there.

@@ -129,6 +129,10 @@ fn transition(
         }
         TriggerState::Unknown => {
             let unknown = standing.unknown.clone().unwrap_or_default();
+            // A feature that starts has no traffic and no history yet.
+            if was.is_none() && (EXPECTED.contains(&unknown.reason.as_str()) || unknown.reason == "NoData") {
+                return None;
+            }
             let message = format!("trigger {name} cannot be judged: {}: {}", unknown.reason, unknown.message);
             Event { warning: true, reason: "TriggerUnknown", message }
         }
@@ -139,6 +143,13 @@ fn transition(
     })
 }
 
+/// Reasons that are no fault of the metrics: there is too little to judge yet.
+const EXPECTED: [&str; 2] = ["GateNotMet", "BaselineNotReady"];
+
+fn is_blind(status: &TriggerStatus) -> bool {
+    status.reason.as_deref().is_some_and(|reason| !EXPECTED.contains(&reason))
+}
+
 fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now: Timestamp) {
     let generation = rollout.metadata.generation;
     status.observed_generation = generation;
@@ -147,9 +158,7 @@ fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now:
         names.join(", ")
     };
     let breaching = names(&|of| matches!(of.state, TriggerState::Pending | TriggerState::Firing));
-    // A gate that is not met is no fault of the metrics.
-    let blind =
-        names(&|of| of.reason.as_deref().is_some_and(|reason| reason != "GateNotMet" && reason != "BaselineNotReady"));
+    let blind = names(&is_blind);
     let breaching = match breaching.is_empty() {
         true => Verdict::no("NoTriggerBreaches", "no trigger breaches"),
         false => Verdict::yes("TriggerBreaches", format!("breaching: {breaching}")),
@@ -157,7 +166,7 @@ fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now:
     let available = match blind.is_empty() {
         true => Verdict::yes("Answered", "every trigger's queries are answered"),
         false => {
-            let why = status.triggers.iter().find_map(|of| of.reason.clone().filter(|reason| reason != "GateNotMet"));
+            let why = status.triggers.iter().filter(|of| is_blind(of)).find_map(|of| of.reason.clone());
             Verdict::no(
                 why.unwrap_or_else(|| "QueryFailed".to_owned()),
                 format!("cannot be judged: {blind}; nothing is rolled back for that"),

@@ -157,10 +157,13 @@ struct Flights<K, V> {
     board: Mutex<Board<K, V>>,
 }
 
+/// A question on its way, shared by all who ask it.
+type Flight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
+
 struct Board<K, V> {
     next_id: u64,
     /// Weak: a question that nobody waits for any more must end, and give its place in the queue back.
-    in_flight: HashMap<K, (u64, WeakShared<BoxFuture<'static, Outcome<V>>>)>,
+    in_flight: HashMap<K, (u64, Flight<V>)>,
     recent: HashMap<K, (Arc<V>, Instant)>,
     /// Oldest first.
     order: VecDeque<(K, usize)>,

@@ -28,12 +28,7 @@ use clap::Parser;
 pub(crate) struct Args {
     /// Address of one replica; repeat it (comma-separated in the environment) for more. Port 0 takes a free port;
     /// the address that was taken is printed on standard output as `listening on ADDRESS`.
-    #[arg(
-        long,
-        env = "LEARNING_LOOP_LISTEN",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:3000"
-    )]
+    #[arg(long, env = "LEARNING_LOOP_LISTEN", value_delimiter = ',', default_value = "127.0.0.1:3000")]
     pub(crate) listen: Vec<SocketAddr>,
 
     /// Directory with one file per key, as a mounted ConfigMap: ENABLE_LEARNING, ENABLE_REAL_TIME_LEARNING,
@@ -70,11 +65,7 @@ mod tests {
         let command = Args::command();
         command.clone().debug_assert();
         for arg in command.get_arguments() {
-            assert!(
-                arg.get_env().is_some(),
-                "--{} has no environment twin",
-                arg.get_id()
-            );
+            assert!(arg.get_env().is_some(), "--{} has no environment twin", arg.get_id());
         }
     }
 

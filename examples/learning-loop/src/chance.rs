@@ -66,18 +66,10 @@ mod tests {
 
     #[test]
     fn a_share_is_met_exactly_and_never_in_bursts() {
-        for (share, calls, hits) in [
-            (0.0, 1000, 0),
-            (0.05, 1000, 50),
-            (0.3, 1000, 300),
-            (1.0, 1000, 1000),
-        ] {
+        for (share, calls, hits) in [(0.0, 1000, 0), (0.05, 1000, 50), (0.3, 1000, 300), (1.0, 1000, 1000)] {
             let mut spread = Spread::default();
             let got = (0..calls).filter(|_| spread.hit(share)).count();
-            assert!(
-                got.abs_diff(hits) <= 1,
-                "share {share}: {got} of {calls}, wanted {hits}"
-            );
+            assert!(got.abs_diff(hits) <= 1, "share {share}: {got} of {calls}, wanted {hits}");
         }
         let mut spread = Spread::default();
         let run: Vec<bool> = (0..40).map(|_| spread.hit(0.1)).collect();

@@ -51,16 +51,10 @@ impl Fault {
         match self {
             Self::Errors => "share of the learning path's requests that fail",
             Self::Latency => "factor on every duration of the learning path",
-            Self::MemoryLeak => {
-                "bytes a second by which every replica's reported memory grows (nothing is allocated)"
-            }
-            Self::Accuracy => {
-                "loss of accuracy against the baseline: 0.1 makes learning 10 % worse than it"
-            }
+            Self::MemoryLeak => "bytes a second by which every replica's reported memory grows (nothing is allocated)",
+            Self::Accuracy => "loss of accuracy against the baseline: 0.1 makes learning 10 % worse than it",
             Self::OperationFailures => "share of the learning operations that fail",
-            Self::Down => {
-                "number of replicas, from the last one on, that fail their health check and their scrape"
-            }
+            Self::Down => "number of replicas, from the last one on, that fail their health check and their scrape",
             Self::BaselineErrors => {
                 "share of the baseline path's requests that fail; stays when learning is switched off"
             }
@@ -109,18 +103,12 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn new(replicas: usize) -> Self {
-        Self {
-            replicas,
-            levels: Arc::default(),
-        }
+        Self { replicas, levels: Arc::default() }
     }
 
     pub(crate) fn level(&self, fault: Fault) -> f64 {
         // A poisoned lock still holds whole numbers: no writer can leave one half written.
-        let levels = self
-            .levels
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let levels = self.levels.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         levels.get(&fault).copied().unwrap_or_else(|| fault.none())
     }
 
@@ -134,9 +122,7 @@ impl Faults {
             )));
         }
         if fault == Fault::Down && level.fract() != 0.0 {
-            return Err(Refused(format!(
-                "fault down: level {level} is not a whole number of replicas"
-            )));
+            return Err(Refused(format!("fault down: level {level} is not a whole number of replicas")));
         }
         self.write(|levels| levels.insert(fault, level));
         Ok(())
@@ -158,19 +144,11 @@ impl Faults {
     }
 
     pub(crate) fn show_all(&self) -> BTreeMap<&'static str, Shown> {
-        Fault::ALL
-            .into_iter()
-            .map(|fault| (fault.name(), self.show(fault)))
-            .collect()
+        Fault::ALL.into_iter().map(|fault| (fault.name(), self.show(fault))).collect()
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut BTreeMap<Fault, f64>) -> T) -> T {
-        change(
-            &mut self
-                .levels
-                .write()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
+        change(&mut self.levels.write().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 }
 

@@ -29,12 +29,7 @@ pub(crate) struct Flags {
 
 impl Default for Flags {
     fn default() -> Self {
-        Self {
-            learning: true,
-            real_time_learning: true,
-            voice_feedback: true,
-            learning_weight: 100,
-        }
+        Self { learning: true, real_time_learning: true, voice_feedback: true, learning_weight: 100 }
     }
 }
 
@@ -52,15 +47,9 @@ impl Flags {
 /// Reads the directory. `before` supplies every key whose file cannot be read or makes no sense; each such key is
 /// named in the second value. An absent file means the default.
 pub(crate) fn read(dir: &Path, before: Flags) -> (Flags, Vec<String>) {
-    let mut keys = Keys {
-        dir,
-        complaints: Vec::new(),
-    };
+    let mut keys = Keys { dir, complaints: Vec::new() };
     if let Err(error) = std::fs::metadata(dir) {
-        keys.complaints.push(format!(
-            "{}: {error}; keeping the flags as they are",
-            dir.display()
-        ));
+        keys.complaints.push(format!("{}: {error}; keeping the flags as they are", dir.display()));
         return (before, keys.complaints);
     }
     let default = Flags::default();
@@ -71,16 +60,8 @@ pub(crate) fn read(dir: &Path, before: Flags) -> (Flags, Vec<String>) {
             default.real_time_learning,
             before.real_time_learning,
         ),
-        voice_feedback: keys.switch(
-            "ENABLE_VOICE_FEEDBACK",
-            default.voice_feedback,
-            before.voice_feedback,
-        ),
-        learning_weight: keys.percent(
-            "LEARNING_WEIGHT",
-            default.learning_weight,
-            before.learning_weight,
-        ),
+        voice_feedback: keys.switch("ENABLE_VOICE_FEEDBACK", default.voice_feedback, before.voice_feedback),
+        learning_weight: keys.percent("LEARNING_WEIGHT", default.learning_weight, before.learning_weight),
     };
     (flags, keys.complaints)
 }
@@ -93,29 +74,16 @@ struct Keys<'a> {
 
 impl Keys<'_> {
     fn switch(&mut self, name: &str, default: bool, before: bool) -> bool {
-        self.value(name, default, before, "true or false", |text| {
-            text.to_ascii_lowercase().parse().ok()
-        })
+        self.value(name, default, before, "true or false", |text| text.to_ascii_lowercase().parse().ok())
     }
 
     fn percent(&mut self, name: &str, default: u8, before: u8) -> u8 {
-        self.value(
-            name,
-            default,
-            before,
-            "a whole number from 0 to 100",
-            |text| text.parse().ok().filter(|percent| *percent <= 100),
-        )
+        self.value(name, default, before, "a whole number from 0 to 100", |text| {
+            text.parse().ok().filter(|percent| *percent <= 100)
+        })
     }
 
-    fn value<T>(
-        &mut self,
-        name: &str,
-        default: T,
-        before: T,
-        expected: &str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> T {
+    fn value<T>(&mut self, name: &str, default: T, before: T, expected: &str, parse: impl Fn(&str) -> Option<T>) -> T {
         let complaint = match std::fs::read_to_string(self.dir.join(name)) {
             Ok(text) => match parse(text.trim()) {
                 Some(value) => return value,
@@ -124,8 +92,7 @@ impl Keys<'_> {
             Err(error) if error.kind() == ErrorKind::NotFound => return default,
             Err(error) => error.to_string(),
         };
-        self.complaints
-            .push(format!("{name}: {complaint}; keeping it as it is"));
+        self.complaints.push(format!("{name}: {complaint}; keeping it as it is"));
         before
     }
 }
@@ -161,8 +128,7 @@ mod tests {
 
     impl Dir {
         fn new(test: &str) -> Self {
-            let dir =
-                std::env::temp_dir().join(format!("learning-loop-{test}-{}", std::process::id()));
+            let dir = std::env::temp_dir().join(format!("learning-loop-{test}-{}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
             Self(dir)
         }
@@ -189,23 +155,14 @@ mod tests {
         assert!(complaints.is_empty());
         assert_eq!(
             flags,
-            Flags {
-                learning: false,
-                real_time_learning: true,
-                voice_feedback: false,
-                learning_weight: 25
-            }
+            Flags { learning: false, real_time_learning: true, voice_feedback: false, learning_weight: 25 }
         );
     }
 
     #[test]
     fn nonsense_keeps_what_was_there_and_is_named() {
         let dir = Dir::new("nonsense");
-        let off = Flags {
-            learning: false,
-            learning_weight: 50,
-            ..Flags::default()
-        };
+        let off = Flags { learning: false, learning_weight: 50, ..Flags::default() };
         dir.write("ENABLE_LEARNING", "off");
         dir.write("LEARNING_WEIGHT", "101");
         let (flags, complaints) = read(&dir.0, off);
@@ -217,10 +174,7 @@ mod tests {
     #[test]
     fn a_vanished_directory_changes_nothing() {
         let gone = std::env::temp_dir().join("learning-loop-never-made");
-        let off = Flags {
-            learning: false,
-            ..Flags::default()
-        };
+        let off = Flags { learning: false, ..Flags::default() };
         let (flags, complaints) = read(&gone, off);
         assert_eq!(flags, off);
         assert_eq!(complaints.len(), 1);

@@ -45,11 +45,7 @@ async fn main() -> anyhow::Result<()> {
     let (flags, following) = watch::channel(Flags::default());
     let mut background = JoinSet::new();
     if let Some(dir) = args.config_dir {
-        anyhow::ensure!(
-            dir.is_dir(),
-            "--config-dir {} is not a directory",
-            dir.display()
-        );
+        anyhow::ensure!(dir.is_dir(), "--config-dir {} is not a directory", dir.display());
         // Read once before anything is served, so that a service started with learning off never learns.
         flags.send_replace(flags::read(&dir, Flags::default()).0);
         background.spawn(flags::follow(dir, flags));
@@ -57,9 +53,7 @@ async fn main() -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut servers = JoinSet::new();
     for (index, address) in args.listen.into_iter().enumerate() {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("--listen {address}"))?;
+        let listener = TcpListener::bind(address).await.with_context(|| format!("--listen {address}"))?;
         writeln!(std::io::stdout(), "listening on {}", listener.local_addr()?)?;
         let router = server::router(server::Replica {
             index,
@@ -72,11 +66,7 @@ async fn main() -> anyhow::Result<()> {
             // An error means the sender is gone, which is a stop as well.
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        servers.spawn(async move {
-            axum::serve(listener, router)
-                .with_graceful_shutdown(stopped)
-                .await
-        });
+        servers.spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
     }
     background.spawn(async move { match traffic::run(traffic, following, args.rate).await {} });
 

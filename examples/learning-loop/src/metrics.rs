@@ -21,9 +21,8 @@ pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 
 /// In seconds. Dense between 0.1 and 0.75, where every target and threshold lies: with the document's own buckets
 /// (0.1, 0.2, 0.5, 1, 2, 5) a 95th percentile of 0.25 and one of 0.5 interpolate out of the same bucket.
-const BUCKETS: [f64; 17] = [
-    0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0,
-];
+const BUCKETS: [f64; 17] =
+    [0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 type HistogramOf<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -195,29 +194,19 @@ impl Metrics {
         }
         for &pattern_type in Pattern::ALL {
             for &confidence_level in Confidence::ALL {
-                let by = ByPattern {
-                    pattern_type,
-                    confidence_level,
-                };
+                let by = ByPattern { pattern_type, confidence_level };
                 drop(self.pattern_applications.get_or_create(&by));
                 drop(self.pattern_successes.get_or_create(&by));
             }
         }
         for &feedback_type in Feedback::ALL {
-            drop(
-                self.voice_feedback
-                    .get_or_create(&ByFeedback { feedback_type }),
-            );
+            drop(self.voice_feedback.get_or_create(&ByFeedback { feedback_type }));
         }
     }
 
     fn register_requests(&mut self) {
         let registry = &mut self.registry;
-        registry.register(
-            "learning_requests",
-            "Requests served, by the path that served them",
-            self.requests.clone(),
-        );
+        registry.register("learning_requests", "Requests served, by the path that served them", self.requests.clone());
         registry.register(
             "learning_errors",
             "Requests that failed; a failed learning operation is not one",
@@ -269,50 +258,30 @@ impl Metrics {
             "Patterns applied successfully",
             self.pattern_successes.clone(),
         );
-        registry.register(
-            "patterns_discovered",
-            "Patterns discovered",
-            self.patterns_discovered.clone(),
-        );
+        registry.register("patterns_discovered", "Patterns discovered", self.patterns_discovered.clone());
         registry.register(
             "pattern_quality_score",
             "Quality of the known patterns, 0 to 1",
             self.pattern_quality.clone(),
         );
-        registry.register(
-            "learning_velocity_score",
-            "Improvement per analysed profile",
-            self.velocity.clone(),
-        );
+        registry.register("learning_velocity_score", "Improvement per analysed profile", self.velocity.clone());
     }
 
     fn register_engagement(&mut self) {
         let registry = &mut self.registry;
-        registry.register(
-            "voice_feedback",
-            "Voice feedback received",
-            self.voice_feedback.clone(),
-        );
+        registry.register("voice_feedback", "Voice feedback received", self.voice_feedback.clone());
         registry.register(
             "voice_feedback_quality_score",
             "Quality of the latest voice feedback, 0 to 1",
             self.voice_feedback_quality.clone(),
         );
-        registry.register(
-            "learning_sessions_started",
-            "Learning sessions begun",
-            self.sessions_started.clone(),
-        );
+        registry.register("learning_sessions_started", "Learning sessions begun", self.sessions_started.clone());
         registry.register(
             "learning_sessions_completed",
             "Learning sessions that came to their end",
             self.sessions_completed.clone(),
         );
-        registry.register(
-            "learning_sessions_active",
-            "Learning sessions open now",
-            self.sessions_active.clone(),
-        );
+        registry.register("learning_sessions_active", "Learning sessions open now", self.sessions_active.clone());
         registry.register(
             "learning_feature_usage",
             "Requests that used a learning feature",

@@ -59,39 +59,25 @@ async fn metrics(State(replica): State<Replica>) -> Response {
     }
     match replica.traffic().expose(replica.index) {
         Some(Ok(body)) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response(),
-        Some(Err(error)) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            format!("cannot encode the metrics: {error}\n"),
-        )
-            .into_response(),
+        Some(Err(error)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot encode the metrics: {error}\n")).into_response()
+        }
         None => down(),
     }
 }
 
 async fn healthz(State(replica): State<Replica>) -> Response {
-    if replica.is_up() {
-        "ok\n".into_response()
-    } else {
-        down()
-    }
+    if replica.is_up() { "ok\n".into_response() } else { down() }
 }
 
 async fn analyze(State(replica): State<Replica>, headers: HeaderMap) -> Response {
     if !replica.is_up() {
         return down();
     }
-    let asks_learning = headers
-        .get("learning-enabled")
-        .is_some_and(|value| value == "true");
+    let asks_learning = headers.get("learning-enabled").is_some_and(|value| value == "true");
     let flags = *replica.flags.borrow();
-    let outcome = replica
-        .traffic()
-        .request(replica.index, flags, asks_learning);
-    let status = if outcome.failed {
-        StatusCode::INTERNAL_SERVER_ERROR
-    } else {
-        StatusCode::OK
-    };
+    let outcome = replica.traffic().request(replica.index, flags, asks_learning);
+    let status = if outcome.failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
     (
         status,
         Json(json!({
@@ -115,11 +101,7 @@ enum Level {
     Named { level: f64 },
 }
 
-async fn set_fault(
-    State(replica): State<Replica>,
-    Path(name): Path<String>,
-    body: Bytes,
-) -> Response {
+async fn set_fault(State(replica): State<Replica>, Path(name): Path<String>, body: Bytes) -> Response {
     let Some(fault) = Fault::from_name(&name) else {
         return unknown(&name);
     };
@@ -129,9 +111,7 @@ async fn set_fault(
         Err(error) => {
             return refuse(
                 StatusCode::BAD_REQUEST,
-                format!(
-                    "fault {name}: the body must be a number or {{\"level\": NUMBER}} ({error})"
-                ),
+                format!("fault {name}: the body must be a number or {{\"level\": NUMBER}} ({error})"),
             );
         }
     };
@@ -154,19 +134,12 @@ async fn clear_fault(State(replica): State<Replica>, Path(name): Path<String>) -
 }
 
 fn down() -> Response {
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "this replica is down (fault down)\n",
-    )
-        .into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "this replica is down (fault down)\n").into_response()
 }
 
 fn unknown(name: &str) -> Response {
     let known = Fault::ALL.map(Fault::name).join(", ");
-    refuse(
-        StatusCode::NOT_FOUND,
-        format!("no fault is called {name:?}; there are {known}"),
-    )
+    refuse(StatusCode::NOT_FOUND, format!("no fault is called {name:?}; there are {known}"))
 }
 
 fn refuse(status: StatusCode, error: String) -> Response {

@@ -14,8 +14,7 @@ use crate::chance::{Noise, Spread};
 use crate::faults::{Fault, Faults};
 use crate::flags::Flags;
 use crate::metrics::{
-    ByFeedback, ByFlag, ByOperation, ByPattern, ByVersion, Confidence, Feedback, Metrics,
-    Operation, Pattern, Version,
+    ByFeedback, ByFlag, ByOperation, ByPattern, ByVersion, Confidence, Feedback, Metrics, Operation, Pattern, Version,
 };
 
 /// Short enough for a scrape every second to see an even flow.
@@ -84,21 +83,10 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn new(replicas: usize, faults: Faults, learning_share: f64, seed: u64) -> Self {
-        let replicas = (0..replicas)
-            .map(|_| Replica {
-                metrics: Metrics::new(),
-                leaked: 0.0,
-                session_requests: 0,
-            })
-            .collect();
-        let mut traffic = Self {
-            replicas,
-            faults,
-            learning_share,
-            spreads: Spreads::default(),
-            noise: Noise::new(seed),
-            turn: 0,
-        };
+        let replicas =
+            (0..replicas).map(|_| Replica { metrics: Metrics::new(), leaked: 0.0, session_requests: 0 }).collect();
+        let mut traffic =
+            Self { replicas, faults, learning_share, spreads: Spreads::default(), noise: Noise::new(seed), turn: 0 };
         // A gauge that begins at 0 would be an outage of its own (no database connection) until the first tick.
         traffic.settle(Flags::default(), 0.0);
         traffic
@@ -107,18 +95,12 @@ impl Traffic {
     /// Whether a replica answers its health check and its scrape. The `down` fault is the learning path's doing: with
     /// learning off everything is up.
     pub(crate) fn is_up(&self, replica: usize, flags: Flags) -> bool {
-        let down = if flags.learning {
-            self.faults.level(Fault::Down)
-        } else {
-            0.0
-        };
+        let down = if flags.learning { self.faults.level(Fault::Down) } else { 0.0 };
         ((self.replicas.len().saturating_sub(replica)) as f64) > down
     }
 
     pub(crate) fn expose(&self, replica: usize) -> Option<Result<String, std::fmt::Error>> {
-        self.replicas
-            .get(replica)
-            .map(|replica| replica.metrics.expose())
+        self.replicas.get(replica).map(|replica| replica.metrics.expose())
     }
 
     /// Lets `seconds` pass with `rate` requests a second, handed to the replicas that are up in turn.
@@ -126,9 +108,7 @@ impl Traffic {
         self.settle(flags, seconds);
         for _ in 0..self.spreads.requests.due(rate * seconds) {
             let asks_learning = self.spreads.asks_learning.hit(self.learning_share);
-            let up: Vec<usize> = (0..self.replicas.len())
-                .filter(|replica| self.is_up(*replica, flags))
-                .collect();
+            let up: Vec<usize> = (0..self.replicas.len()).filter(|replica| self.is_up(*replica, flags)).collect();
             self.turn = self.turn.wrapping_add(1);
             if let Some(replica) = up.get(self.turn.checked_rem(up.len()).unwrap_or_default()) {
                 self.request(*replica, flags, asks_learning);
@@ -138,27 +118,15 @@ impl Traffic {
 
     /// Serves one request on `replica`.
     pub(crate) fn request(&mut self, replica: usize, flags: Flags, asks_learning: bool) -> Outcome {
-        let learning = asks_learning
-            && flags.learning
-            && self
-                .spreads
-                .weight
-                .hit(f64::from(flags.learning_weight) / 100.0);
+        let learning =
+            asks_learning && flags.learning && self.spreads.weight.hit(f64::from(flags.learning_weight) / 100.0);
         let (version, typical, failed) = if learning {
             let share = self.faults.level(Fault::Errors).max(LEARNING_ERRORS);
             let typical = LEARNING_SECONDS * self.faults.level(Fault::Latency);
-            (
-                Version::Learning,
-                typical,
-                self.spreads.learning_errors.hit(share),
-            )
+            (Version::Learning, typical, self.spreads.learning_errors.hit(share))
         } else {
             let share = self.faults.level(Fault::BaselineErrors);
-            (
-                Version::Baseline,
-                BASELINE_SECONDS,
-                self.spreads.baseline_errors.hit(share),
-            )
+            (Version::Baseline, BASELINE_SECONDS, self.spreads.baseline_errors.hit(share))
         };
         let seconds = self.noise.duration(typical);
         if let Some(on) = self.replicas.get_mut(replica) {
@@ -169,58 +137,29 @@ impl Traffic {
                 on.metrics.errors.get_or_create(&by).inc();
             }
             if learning {
-                let mut beside = Beside {
-                    faults: &self.faults,
-                    flags,
-                    spreads: &mut self.spreads,
-                    noise: &mut self.noise,
-                };
+                let mut beside =
+                    Beside { faults: &self.faults, flags, spreads: &mut self.spreads, noise: &mut self.noise };
                 beside.learn(on);
             }
         }
-        Outcome {
-            version,
-            failed,
-            seconds,
-        }
+        Outcome { version, failed, seconds }
     }
 
     /// What moves by itself: gauges, and the leak while the learning path that leaks is in use.
     fn settle(&mut self, flags: Flags, seconds: f64) {
-        let leak = if flags.learning {
-            self.faults.level(Fault::MemoryLeak)
-        } else {
-            0.0
-        };
+        let leak = if flags.learning { self.faults.level(Fault::MemoryLeak) } else { 0.0 };
         let leaking = self.faults.show(Fault::MemoryLeak).active;
         for replica in &mut self.replicas {
             // Clearing the fault stands for the restart that a leak ends with.
-            replica.leaked = if leaking {
-                replica.leaked + leak * seconds
-            } else {
-                0.0
-            };
+            replica.leaked = if leaking { replica.leaked + leak * seconds } else { 0.0 };
             let garbage = GARBAGE_BYTES * self.noise.unit();
-            replica
-                .metrics
-                .memory
-                .set((MEMORY_BYTES + garbage + replica.leaked).floor());
+            replica.metrics.memory.set((MEMORY_BYTES + garbage + replica.leaked).floor());
             replica.metrics.database_connections.set(5);
-            replica
-                .metrics
-                .pattern_quality
-                .set(self.noise.around(0.82, 0.03));
+            replica.metrics.pattern_quality.set(self.noise.around(0.82, 0.03));
             replica.metrics.velocity.set(self.noise.around(0.06, 0.01));
-            replica
-                .metrics
-                .satisfaction
-                .set(self.noise.around(4.3, 0.1));
+            replica.metrics.satisfaction.set(self.noise.around(4.3, 0.1));
             for (flag, on) in flags.switches() {
-                replica
-                    .metrics
-                    .feature_enabled
-                    .get_or_create(&ByFlag { flag })
-                    .set(i64::from(on));
+                replica.metrics.feature_enabled.get_or_create(&ByFlag { flag }).set(i64::from(on));
             }
             if !flags.learning {
                 replica.session_requests = 0;
@@ -256,11 +195,7 @@ impl Beside<'_> {
             if let Some(feedback_type) = pick(Feedback::ALL, self.noise.unit()) {
                 let by = ByFeedback { feedback_type };
                 replica.metrics.voice_feedback.get_or_create(&by).inc();
-                replica
-                    .metrics
-                    .voice_feedback_quality
-                    .get_or_create(&by)
-                    .set(self.noise.around(0.88, 0.05));
+                replica.metrics.voice_feedback_quality.get_or_create(&by).set(self.noise.around(0.88, 0.05));
             }
         }
     }
@@ -284,15 +219,8 @@ impl Beside<'_> {
     /// Both models on the same profile, as the document's sessions compare them.
     fn judge(&mut self, metrics: &Metrics) {
         let shown = self.faults.show(Fault::Accuracy);
-        let improvement = if shown.active {
-            -shown.level
-        } else {
-            ACCURACY_IMPROVEMENT
-        };
-        let learning = self
-            .spreads
-            .learning_correct
-            .hit(BASELINE_ACCURACY * (1.0 + improvement));
+        let improvement = if shown.active { -shown.level } else { ACCURACY_IMPROVEMENT };
+        let learning = self.spreads.learning_correct.hit(BASELINE_ACCURACY * (1.0 + improvement));
         let baseline = self.spreads.baseline_correct.hit(BASELINE_ACCURACY);
         for (version, correct) in [(Version::Learning, learning), (Version::Baseline, baseline)] {
             let by = ByVersion { version };
@@ -307,10 +235,7 @@ impl Beside<'_> {
         let pattern = pick(Pattern::ALL, self.noise.unit());
         let confidence = pick(Confidence::ALL, self.noise.unit());
         if let (Some(pattern_type), Some(confidence_level)) = (pattern, confidence) {
-            let by = ByPattern {
-                pattern_type,
-                confidence_level,
-            };
+            let by = ByPattern { pattern_type, confidence_level };
             metrics.pattern_applications.get_or_create(&by).inc();
             if self.spreads.pattern_success.hit(PATTERN_SUCCESS) {
                 metrics.pattern_successes.get_or_create(&by).inc();
@@ -320,18 +245,10 @@ impl Beside<'_> {
 
     fn operate(&mut self, metrics: &Metrics, operation_type: Operation, typical: f64) {
         let by = ByOperation { operation_type };
-        let seconds = self
-            .noise
-            .duration(typical * self.faults.level(Fault::Latency));
-        let share = self
-            .faults
-            .level(Fault::OperationFailures)
-            .max(OPERATION_FAILURES);
+        let seconds = self.noise.duration(typical * self.faults.level(Fault::Latency));
+        let share = self.faults.level(Fault::OperationFailures).max(OPERATION_FAILURES);
         metrics.operations.get_or_create(&by).inc();
-        metrics
-            .operation_duration
-            .get_or_create(&by)
-            .observe(seconds);
+        metrics.operation_duration.get_or_create(&by).observe(seconds);
         if self.spreads.operation_failures.hit(share) {
             metrics.operation_failures.get_or_create(&by).inc();
         }
@@ -355,11 +272,7 @@ pub(crate) async fn run(
     loop {
         tick.tick().await;
         let now = *flags.borrow();
-        traffic.lock().unwrap_or_else(PoisonError::into_inner).tick(
-            now,
-            f64::from(rate),
-            TICK.as_secs_f64(),
-        );
+        traffic.lock().unwrap_or_else(PoisonError::into_inner).tick(now, f64::from(rate), TICK.as_secs_f64());
     }
 }
 

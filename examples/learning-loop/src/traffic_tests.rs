@@ -37,10 +37,7 @@ fn sum(traffic: &Traffic) -> Sum {
     let mut sum = Sum::default();
     for replica in &traffic.replicas {
         let metrics = &replica.metrics;
-        for (version, into) in [
-            (Version::Learning, &mut sum.learning),
-            (Version::Baseline, &mut sum.baseline),
-        ] {
+        for (version, into) in [(Version::Learning, &mut sum.learning), (Version::Baseline, &mut sum.baseline)] {
             let by = ByVersion { version };
             into[0] += metrics.requests.get_or_create(&by).get();
             into[1] += metrics.errors.get_or_create(&by).get();
@@ -50,15 +47,10 @@ fn sum(traffic: &Traffic) -> Sum {
             sum.operations[0] += metrics.operations.get_or_create(&by).get();
             sum.operations[1] += metrics.operation_failures.get_or_create(&by).get();
         }
-        let by = ByVersion {
-            version: Version::Learning,
-        };
+        let by = ByVersion { version: Version::Learning };
         sum.accuracy[0] += metrics.accuracy_samples.get_or_create(&by).get();
         sum.accuracy[1] += metrics.accuracy_correct.get_or_create(&by).get();
-        sum.seconds += exposed(
-            metrics,
-            "learning_response_time_seconds_sum{version=\"learning\"}",
-        );
+        sum.seconds += exposed(metrics, "learning_response_time_seconds_sum{version=\"learning\"}");
         sum.memory += metrics.memory.get();
     }
     sum
@@ -137,10 +129,7 @@ fn switching_learning_off_stops_every_fault_of_the_learning_path() {
     assert!(!traffic.is_up(1, Flags::default()) && !traffic.is_up(2, Flags::default()));
     let before = sum(&traffic);
 
-    let off = Flags {
-        learning: false,
-        ..Flags::default()
-    };
+    let off = Flags { learning: false, ..Flags::default() };
     pass(&mut traffic, off, 10);
     let after = sum(&traffic);
     assert!((0..3).all(|replica| traffic.is_up(replica, off)));
@@ -158,11 +147,7 @@ fn disabling_the_features_stops_the_operations_and_keeps_learning_answers() {
     faults.set(Fault::OperationFailures, 0.5).unwrap();
     pass(&mut traffic, Flags::default(), 10);
     let before = sum(&traffic);
-    let disabled = Flags {
-        real_time_learning: false,
-        voice_feedback: false,
-        ..Flags::default()
-    };
+    let disabled = Flags { real_time_learning: false, voice_feedback: false, ..Flags::default() };
     pass(&mut traffic, disabled, 10);
     let after = sum(&traffic);
     assert_eq!(after.operations, before.operations);
@@ -172,10 +157,7 @@ fn disabling_the_features_stops_the_operations_and_keeps_learning_answers() {
 #[test]
 fn the_weight_moves_requests_to_the_baseline() {
     let (mut traffic, _) = traffic(1);
-    let quarter = Flags {
-        learning_weight: 25,
-        ..Flags::default()
-    };
+    let quarter = Flags { learning_weight: 25, ..Flags::default() };
     pass(&mut traffic, quarter, 60);
     let sum = sum(&traffic);
     assert_eq!(sum.learning[0], 240);

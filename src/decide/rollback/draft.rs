@@ -188,7 +188,8 @@ impl Pass<'_> {
 
     pub(super) fn block(&mut self, index: usize, reason: &str, message: &str) {
         let Some(step) = self.status.steps.get_mut(index) else { return };
-        if step.reason.as_deref() != Some(reason) {
+        // Waiting for its turn is how a step begins, and nothing to tell people.
+        if step.reason.as_deref() != Some(reason) && reason != "WaitsForStep" {
             let text = format!("step {} waits: {message}", step.name);
             self.events.push(Event::warning("StepBlocked", text));
         }

@@ -2,12 +2,7 @@
 //!
 //! promtool and Prometheus are the real ones under `.tools/prometheus`, built by `make tools`; a test that needs one
 //! fails where it is missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod manifests;
 mod process;

@@ -11,18 +11,13 @@ use serde_yaml::Value;
 /// The root of the workspace.
 fn root() -> PathBuf {
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    dir.canonicalize()
-        .unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    dir.canonicalize().unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
 /// A binary of the Prometheus that `make tools` built.
 pub(crate) fn tool(name: &str) -> PathBuf {
     let tool = root().join(".tools/prometheus").join(name);
-    assert!(
-        tool.is_file(),
-        "{} is missing: run `make tools`",
-        tool.display()
-    );
+    assert!(tool.is_file(), "{} is missing: run `make tools`", tool.display());
     tool
 }
 
@@ -42,10 +37,7 @@ pub(crate) fn yaml(path: &str) -> Value {
 
 /// The string at `key`, or a panic that says where it is missing.
 pub(crate) fn string(value: &Value, key: &str) -> String {
-    value[key]
-        .as_str()
-        .unwrap_or_else(|| panic!("no string {key:?} in {value:?}"))
-        .to_owned()
+    value[key].as_str().unwrap_or_else(|| panic!("no string {key:?} in {value:?}")).to_owned()
 }
 
 /// The list at `key`; an absent one is empty.
@@ -76,10 +68,7 @@ pub(crate) fn queries(path: &str) -> Vec<(String, String)> {
         }
     }
     for check in list(&spec, "verify") {
-        queries.push((
-            format!("verify {}", string(&check, "name")),
-            string(&check, "query"),
-        ));
+        queries.push((format!("verify {}", string(&check, "name")), string(&check, "query")));
     }
     queries
 }
@@ -97,10 +86,7 @@ pub(crate) fn selectors(expr: &str) -> BTreeSet<Selector> {
 
     impl Collect {
         fn add(&mut self, selector: &VectorSelector) {
-            let metric = selector
-                .name
-                .clone()
-                .unwrap_or_else(|| panic!("a selector without a metric name"));
+            let metric = selector.name.clone().unwrap_or_else(|| panic!("a selector without a metric name"));
             let labels = selector
                 .matchers
                 .matchers

@@ -24,8 +24,7 @@ impl Service {
     pub(crate) fn start(test: &str, replicas: usize, args: &[&str]) -> Self {
         // Another test of this process may have installed it already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let config =
-            std::env::temp_dir().join(format!("learning-loop-{test}-{}", std::process::id()));
+        let config = std::env::temp_dir().join(format!("learning-loop-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_learning-loop"))
             .args(["--listen", &vec!["127.0.0.1:0"; replicas].join(",")])
@@ -46,12 +45,7 @@ impl Service {
             })
             .collect::<Vec<_>>();
         assert_eq!(addresses.len(), replicas, "the service ended at its start");
-        Self {
-            child,
-            addresses,
-            config,
-            client: Client::builder().timeout(PATIENCE).build().unwrap(),
-        }
+        Self { child, addresses, config, client: Client::builder().timeout(PATIENCE).build().unwrap() }
     }
 
     pub(crate) async fn send(
@@ -101,10 +95,7 @@ impl Service {
         let before = self.scrape(0).await;
         let start = Instant::now();
         loop {
-            let passed = Passed {
-                before: before.clone(),
-                after: self.scrape(0).await,
-            };
+            let passed = Passed { before: before.clone(), after: self.scrape(0).await };
             if passed.more("learning_requests_total", "") >= requests {
                 return passed;
             }

@@ -26,8 +26,7 @@ struct Prometheus {
 
 impl Prometheus {
     fn start(targets: &[String]) -> Self {
-        let dir =
-            std::env::temp_dir().join(format!("learning-loop-prometheus-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("learning-loop-prometheus-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         for file in ["prometheus.yml", "rules.yaml"] {
             std::fs::copy(sample("demo").join(file), dir.join(file)).unwrap();
@@ -104,18 +103,13 @@ async fn judge(prometheus: &Prometheus, baselines: &Baselines) -> BTreeMap<Strin
         let trigger: Value = serde_json::to_value(trigger).unwrap();
         let query = |part: &Value| part["query"].as_str().map(str::to_owned);
         let enough = match query(&trigger["gate"]) {
-            Some(gate) => prometheus
-                .value(&gate)
-                .await
-                .is_some_and(|value| holds(&trigger["gate"], value)),
+            Some(gate) => prometheus.value(&gate).await.is_some_and(|value| holds(&trigger["gate"], value)),
             None => true,
         };
         let value = prometheus.value(&query(&trigger).unwrap()).await;
         let value = match (&trigger["baseline"], baselines.get(&name)) {
             (Value::Null, _) => value,
-            (baseline, Some(captured)) => {
-                value.map(|value| value / captured.max(baseline["floor"].as_f64().unwrap()))
-            }
+            (baseline, Some(captured)) => value.map(|value| value / captured.max(baseline["floor"].as_f64().unwrap())),
             (_, None) => None,
         };
         let breaches = value.map(|value| holds(&trigger, value)).filter(|_| enough);
@@ -129,10 +123,7 @@ async fn until(prometheus: &Prometheus, baselines: &Baselines, wanted: Option<bo
     let start = Instant::now();
     loop {
         let judged = judge(prometheus, baselines).await;
-        if judged
-            .values()
-            .all(|breaches| *breaches == wanted || (wanted == Some(false) && breaches.is_none()))
-        {
+        if judged.values().all(|breaches| *breaches == wanted || (wanted == Some(false) && breaches.is_none())) {
             return;
         }
         assert!(start.elapsed() < PATIENCE, "{what}: {judged:?}");
@@ -153,10 +144,7 @@ async fn every_trigger_of_the_demo_tells_broken_from_healthy() {
             baselines.insert("response-time-regression".to_owned(), captured);
         }
         let judged = judge(&prometheus, &baselines).await;
-        assert!(
-            !judged.values().any(|breaches| *breaches == Some(true)),
-            "a healthy service breaches: {judged:?}"
-        );
+        assert!(!judged.values().any(|breaches| *breaches == Some(true)), "a healthy service breaches: {judged:?}");
         if judged.values().all(Option::is_some) {
             break;
         }

@@ -31,12 +31,8 @@ const DEMO: [(&str, &str, &str); 11] = [
 ];
 
 /// The same for the ranges and offsets within the rules' expressions. Each range keeps three scrapes of one second.
-const DEMO_RANGES: [(&str, &str); 4] = [
-    ("[1m]", "[5s]"),
-    ("[5m]", "[10s]"),
-    ("[10m]", "[3s]"),
-    ("offset 50m", "offset 12s"),
-];
+const DEMO_RANGES: [(&str, &str); 4] =
+    [("[1m]", "[5s]"), ("[5m]", "[10s]"), ("[10m]", "[3s]"), ("offset 50m", "offset 12s")];
 
 #[test]
 fn derived_files_are_current() {
@@ -52,10 +48,7 @@ fn derived_files_are_current() {
             std::fs::write(&new, &content).unwrap();
             std::fs::rename(&new, sample(path)).unwrap();
         }
-        assert!(
-            text(path) == content,
-            "{path} is not what its source says; run {UPDATE}\nexpected:\n{content}"
-        );
+        assert!(text(path) == content, "{path} is not what its source says; run {UPDATE}\nexpected:\n{content}");
     }
 }
 
@@ -93,10 +86,8 @@ fn every_trigger_is_seen_to_fire_and_to_keep_still() {
 
 #[test]
 fn every_query_reads_a_rule_of_its_own_file() {
-    for (rules, rollout) in [
-        ("rules.yaml", "learning-rollout.yaml"),
-        ("demo/rules.yaml", "demo/learning-rollout.yaml"),
-    ] {
+    for (rules, rollout) in [("rules.yaml", "learning-rollout.yaml"), ("demo/rules.yaml", "demo/learning-rollout.yaml")]
+    {
         let known: BTreeSet<_> = recorded(rules).into_iter().map(|(name, _)| name).collect();
         for (place, query) in queries(rollout) {
             for selector in selectors(&query) {
@@ -122,15 +113,9 @@ fn every_target_of_a_step_is_in_the_workload() {
     for plan in list(&yaml("learning-rollout.yaml")["spec"], "rollbacks") {
         for step in list(&plan, "steps") {
             let target = if step["setConfig"].is_mapping() {
-                (
-                    "ConfigMap".to_owned(),
-                    string(&step["setConfig"]["configMapRef"], "name"),
-                )
+                ("ConfigMap".to_owned(), string(&step["setConfig"]["configMapRef"], "name"))
             } else if step["switchService"].is_mapping() {
-                (
-                    "Service".to_owned(),
-                    string(&step["switchService"]["serviceRef"], "name"),
-                )
+                ("Service".to_owned(), string(&step["switchService"]["serviceRef"], "name"))
             } else if step["shiftTraffic"].is_mapping() {
                 let route = &step["shiftTraffic"]["routeRef"];
                 (string(route, "kind"), string(route, "name"))
@@ -154,11 +139,7 @@ fn every_target_of_a_step_is_in_the_workload() {
 
 /// Runs promtool over `file` and fails with what it says.
 fn promtool(command: &[&str], file: &Path) {
-    let output = Command::new(tool("promtool"))
-        .args(command)
-        .arg(file)
-        .output()
-        .unwrap();
+    let output = Command::new(tool("promtool")).args(command).arg(file).output().unwrap();
     assert!(
         output.status.success(),
         "promtool {} {}\n{}{}",
@@ -187,9 +168,8 @@ fn trigger_alerts() -> String {
             let baseline = &trigger["baseline"];
             assert_eq!(string(baseline, "compare"), "Ratio", "trigger {name}");
             let floor = number(&baseline["floor"]);
-            expr = format!(
-                "{expr} / on () clamp_min(learning_rollout_trigger_baseline{{trigger=\"{name}\"}}, {floor})"
-            );
+            expr =
+                format!("{expr} / on () clamp_min(learning_rollout_trigger_baseline{{trigger=\"{name}\"}}, {floor})");
         }
         let (comparator, threshold) = comparison(&trigger);
         let _ = write!(expr, " {comparator} {threshold}");
@@ -197,10 +177,7 @@ fn trigger_alerts() -> String {
             let gate = &trigger["gate"];
             let (comparator, threshold) = comparison(gate);
             let query = string(gate, "query");
-            let _ = write!(
-                expr,
-                "\n          and on () {query} {comparator} {threshold}"
-            );
+            let _ = write!(expr, "\n          and on () {query} {comparator} {threshold}");
         }
         let _ = write!(
             out,
@@ -213,25 +190,17 @@ fn trigger_alerts() -> String {
 }
 
 fn comparison(value: &Value) -> (&'static str, String) {
-    let found: Vec<_> = [
-        ("above", ">"),
-        ("below", "<"),
-        ("atLeast", ">="),
-        ("atMost", "<="),
-    ]
-    .into_iter()
-    .filter(|(key, _)| value[*key].is_number())
-    .map(|(key, sign)| (sign, number(&value[key])))
-    .collect();
+    let found: Vec<_> = [("above", ">"), ("below", "<"), ("atLeast", ">="), ("atMost", "<=")]
+        .into_iter()
+        .filter(|(key, _)| value[*key].is_number())
+        .map(|(key, sign)| (sign, number(&value[key])))
+        .collect();
     assert_eq!(found.len(), 1, "not exactly one comparator in {value:?}");
     found.into_iter().next().unwrap()
 }
 
 fn number(value: &Value) -> String {
-    value
-        .as_f64()
-        .unwrap_or_else(|| panic!("{value:?} is not a number"))
-        .to_string()
+    value.as_f64().unwrap_or_else(|| panic!("{value:?} is not a number")).to_string()
 }
 
 /// The demo's variant of a sample: the same text without its comments, every duration replaced.
@@ -247,21 +216,15 @@ fn demo(path: &str) -> String {
         }
         let line = match line.trim_start_matches([' ', '-']).split_once(": ") {
             Some((key, value)) if DEMO.iter().any(|(scaled, ..)| *scaled == key) => {
-                let short = DEMO
-                    .iter()
-                    .find(|(scaled, long, _)| *scaled == key && *long == value)
-                    .map(|(.., short)| *short);
+                let short =
+                    DEMO.iter().find(|(scaled, long, _)| *scaled == key && *long == value).map(|(.., short)| *short);
                 match short {
                     Some(short) => format!("{}{short}", &line[..line.len() - value.len()]),
                     None if key == "atLeast" => line.to_owned(),
                     None => panic!("{path}: DEMO does not say what `{key}: {value}` becomes"),
                 }
             }
-            _ => DEMO_RANGES
-                .iter()
-                .fold(line.to_owned(), |line, (long, short)| {
-                    line.replace(long, short)
-                }),
+            _ => DEMO_RANGES.iter().fold(line.to_owned(), |line, (long, short)| line.replace(long, short)),
         };
         assert!(
             !(line.contains("m]") || line.contains("h]")),

@@ -12,11 +12,7 @@ use crate::manifests::{recorded, selectors};
 use crate::process::{PATIENCE, PAUSE, Passed, Service};
 
 /// What the rules read that is not the service's: Prometheus' own, and kube-state-metrics'.
-const FOREIGN: [&str; 3] = [
-    "up",
-    "kube_deployment_spec_replicas",
-    "kube_deployment_status_replicas_available",
-];
+const FOREIGN: [&str; 3] = ["up", "kube_deployment_spec_replicas", "kube_deployment_status_replicas_available"];
 
 const LEARNING: &str = "version=\"learning\"";
 const BASELINE: &str = "version=\"baseline\"";
@@ -33,9 +29,7 @@ async fn every_series_that_a_rule_reads_is_exposed() {
                 let exposed = scrape.0.keys().any(|series| {
                     let (name, labels) = series.split_once('{').unwrap_or((series, ""));
                     let mut wanted = selector.labels.iter();
-                    name == metric
-                        && wanted
-                            .all(|(label, value)| labels.contains(&format!("{label}=\"{value}\"")))
+                    name == metric && wanted.all(|(label, value)| labels.contains(&format!("{label}=\"{value}\"")))
                 });
                 assert!(
                     exposed || known.contains(metric) || FOREIGN.contains(&metric),
@@ -56,11 +50,7 @@ async fn the_exposition_is_openmetrics_without_users_and_sessions() {
     let kind = response.headers()["content-type"].to_str().unwrap();
     assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
     let scrape = service.scrape(0).await;
-    assert!(
-        scrape.0.len() < 200,
-        "{} series of one instance",
-        scrape.0.len()
-    );
+    assert!(scrape.0.len() < 200, "{} series of one instance", scrape.0.len());
     for label in ["user_id", "session_id", "user=", "session="] {
         assert!(!scrape.0.keys().any(|series| series.contains(label)));
     }
@@ -70,11 +60,7 @@ async fn the_exposition_is_openmetrics_without_users_and_sessions() {
 async fn each_fault_moves_its_metric_and_clearing_it_ends_it() {
     let service = Service::start("faults", 1, &["--rate", "2000"]);
     let healthy = service.passing(500.0).await;
-    let typical = healthy.ratio(
-        "learning_response_time_seconds_sum",
-        "learning_response_time_seconds_count",
-        LEARNING,
-    );
+    let typical = healthy.ratio("learning_response_time_seconds_sum", "learning_response_time_seconds_count", LEARNING);
     let (_, faults) = service.get(0, "/faults").await;
     let faults: BTreeMap<String, Value> = serde_json::from_str(&faults).unwrap();
     // What each is set to, and whether it shows; a fault without a line here fails the test.
@@ -85,38 +71,23 @@ async fn each_fault_moves_its_metric_and_clearing_it_ends_it() {
             (
                 "0.4",
                 (|passed, _| {
-                    (passed.ratio("learning_errors_total", "learning_requests_total", LEARNING)
-                        - 0.4)
-                        .abs()
-                        < 0.02
+                    (passed.ratio("learning_errors_total", "learning_requests_total", LEARNING) - 0.4).abs() < 0.02
                 }) as Shows,
             ),
         ),
         (
             "latency",
             ("3", |passed, typical| {
-                passed.ratio(
-                    "learning_response_time_seconds_sum",
-                    "learning_response_time_seconds_count",
-                    LEARNING,
-                ) > 2.5 * typical
+                passed.ratio("learning_response_time_seconds_sum", "learning_response_time_seconds_count", LEARNING)
+                    > 2.5 * typical
             }),
         ),
-        (
-            "memory-leak",
-            ("{\"level\": 1e9}", |passed, _| {
-                passed.more("learning_memory_usage_bytes", "") > 5e7
-            }),
-        ),
+        ("memory-leak", ("{\"level\": 1e9}", |passed, _| passed.more("learning_memory_usage_bytes", "") > 5e7)),
         (
             "accuracy",
             ("0.3", |passed, _| {
                 let label = [LEARNING, BASELINE].map(|version| {
-                    passed.ratio(
-                        "learning_accuracy_correct_total",
-                        "learning_accuracy_samples_total",
-                        version,
-                    )
+                    passed.ratio("learning_accuracy_correct_total", "learning_accuracy_samples_total", version)
                 });
                 (label[0] / label[1] - 0.7).abs() < 0.05
             }),
@@ -124,26 +95,16 @@ async fn each_fault_moves_its_metric_and_clearing_it_ends_it() {
         (
             "operation-failures",
             ("0.4", |passed, _| {
-                (passed.ratio(
-                    "learning_operation_failures_total",
-                    "learning_operations_total",
-                    "",
-                ) - 0.4)
-                    .abs()
-                    < 0.02
+                (passed.ratio("learning_operation_failures_total", "learning_operations_total", "") - 0.4).abs() < 0.02
             }),
         ),
         (
             "baseline-errors",
-            ("0.4", |passed, _| {
-                passed.ratio("learning_errors_total", "learning_requests_total", BASELINE) > 0.3
-            }),
+            ("0.4", |passed, _| passed.ratio("learning_errors_total", "learning_requests_total", BASELINE) > 0.3),
         ),
     ]);
     for name in faults.keys().filter(|name| *name != "down") {
-        let (level, shows) = cases
-            .get(name.as_str())
-            .unwrap_or_else(|| panic!("no case for fault {name}"));
+        let (level, shows) = cases.get(name.as_str()).unwrap_or_else(|| panic!("no case for fault {name}"));
         assert!(!shows(&healthy, typical), "{name} shows before it is set");
         service.set_fault(name, level).await;
         let broken = service.passing(500.0).await;
@@ -175,12 +136,7 @@ async fn replicas_go_down_from_the_last_one_and_come_back() {
 #[tokio::test]
 async fn switching_learning_off_stops_the_faults_and_the_baseline_serves() {
     let service = Service::start("flags", 2, &["--rate", "2000"]);
-    for (fault, level) in [
-        ("errors", "1"),
-        ("operation-failures", "1"),
-        ("memory-leak", "1e8"),
-        ("down", "1"),
-    ] {
+    for (fault, level) in [("errors", "1"), ("operation-failures", "1"), ("memory-leak", "1e8"), ("down", "1")] {
         service.set_fault(fault, level).await;
     }
     let broken = service.passing(500.0).await;
@@ -189,12 +145,7 @@ async fn switching_learning_off_stops_the_faults_and_the_baseline_serves() {
     // As kubelet writes it, without a newline.
     service.configure("ENABLE_LEARNING", "false");
     let start = Instant::now();
-    while service
-        .scrape(0)
-        .await
-        .sum("learning_feature_enabled", "ENABLE_LEARNING")
-        > 0.0
-    {
+    while service.scrape(0).await.sum("learning_feature_enabled", "ENABLE_LEARNING") > 0.0 {
         assert!(start.elapsed() < PATIENCE, "the flag is never read");
         tokio::time::sleep(PAUSE).await;
     }
@@ -231,10 +182,7 @@ async fn a_wrong_level_or_name_is_refused_with_what_would_be_right() {
 async fn it_ends_with_success_when_told() {
     let mut service = Service::start("stop", 2, &[]);
     assert_eq!(service.get(1, "/healthz").await.0, StatusCode::OK);
-    let sent = Command::new("kill")
-        .args(["-TERM", &service.child.id().to_string()])
-        .status()
-        .unwrap();
+    let sent = Command::new("kill").args(["-TERM", &service.child.id().to_string()]).status().unwrap();
     assert!(sent.success());
     let start = Instant::now();
     loop {
