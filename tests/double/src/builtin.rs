@@ -1,23 +1,27 @@
-//! What kube-apiserver does to its own typed kinds: empty members vanish, defaults appear, some changes are refused.
+//! What kube-apiserver does to typed data: empty members vanish, defaults appear, some changes are refused.
 //!
-//! Only the traits that the operator can trip over are here; this is not a schema. Custom resources pass untouched.
+//! Only the traits that the operator can trip over are here; this is not a schema. Of a custom resource only the
+//! metadata is typed; the rest of it passes untouched.
 
 use serde_json::{Map, Value, json};
 
 use crate::{object, refusal::Cause, resource::Resource};
 
-/// Members that Go's typed structs leave out when they are empty.
-const OMITTED_WHEN_EMPTY: [&str; 13] = [
-    "/metadata/annotations",
-    "/metadata/labels",
-    "/metadata/finalizers",
-    "/metadata/ownerReferences",
+/// Maps of strings and lists in `metadata`, which is typed for every kind, custom or not.
+const METADATA_MAPS: [&str; 2] = ["/metadata/annotations", "/metadata/labels"];
+const METADATA_LISTS: [&str; 2] = ["/metadata/finalizers", "/metadata/ownerReferences"];
+
+/// Maps of strings of the built-in kinds.
+const STRING_MAPS: [&str; 4] = [
     "/data",
-    "/binaryData",
-    "/stringData",
     "/spec/template/metadata/annotations",
     "/spec/template/metadata/labels",
     "/spec/selector/matchLabels",
+];
+
+/// Other members that Go's typed structs leave out when they are empty.
+const OMITTED_WHEN_EMPTY: [&str; 4] = [
+    "/binaryData",
     "/spec/selector/matchExpressions",
     "/spec/ports",
     "/status/conditions",
@@ -25,19 +29,28 @@ const OMITTED_WHEN_EMPTY: [&str; 13] = [
 
 /// Brings an object into the form in which it would be stored.
 pub(crate) fn normalise(resource: &Resource, object: &mut Value) {
+    for pointer in METADATA_MAPS {
+        tidy_strings(object, pointer);
+    }
+    for pointer in METADATA_LISTS {
+        omit_empty(object, pointer);
+    }
+    if let Some(metadata) = object.get_mut("metadata") {
+        drop_nulls(metadata);
+    }
     if !resource.builtin {
         return;
     }
+    for pointer in STRING_MAPS {
+        tidy_strings(object, pointer);
+    }
+    if resource.kind == "Service" {
+        // An empty selector is stored as none: the Service then selects nothing by itself.
+        tidy_strings(object, "/spec/selector");
+    }
     drop_nulls(object);
     for pointer in OMITTED_WHEN_EMPTY {
-        let empty = match object.pointer(pointer) {
-            Some(Value::Object(members)) => members.is_empty(),
-            Some(Value::Array(items)) => items.is_empty(),
-            _ => false,
-        };
-        if empty {
-            object::remove(object, pointer);
-        }
+        omit_empty(object, pointer);
     }
     match resource.kind.as_str() {
         "Deployment" => {
@@ -61,10 +74,6 @@ pub(crate) fn normalise(resource: &Resource, object: &mut Value) {
             default(object, "/spec", "type", json!("ClusterIP"));
             default(object, "/spec", "sessionAffinity", json!("None"));
             default(object, "/spec", "internalTrafficPolicy", json!("Cluster"));
-            // An empty selector is stored as none: the Service then selects nothing by itself.
-            if object.pointer("/spec/selector") == Some(&json!({})) {
-                object::remove(object, "/spec/selector");
-            }
             for port in items_mut(object, "/spec/ports") {
                 if let Some(members) = port.as_object_mut() {
                     let number = members.get("port").cloned().unwrap_or(Value::Null);
@@ -74,6 +83,28 @@ pub(crate) fn normalise(resource: &Resource, object: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Go decodes a null in a map of strings as the empty string, and leaves an empty map out.
+fn tidy_strings(object: &mut Value, pointer: &str) {
+    if let Some(Value::Object(members)) = object.pointer_mut(pointer) {
+        for value in members.values_mut().filter(|value| value.is_null()) {
+            *value = json!("");
+        }
+    }
+    omit_empty(object, pointer);
+}
+
+fn omit_empty(object: &mut Value, pointer: &str) {
+    let empty = match object.pointer(pointer) {
+        Some(Value::Object(members)) => members.is_empty(),
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Null) => true,
+        _ => false,
+    };
+    if empty {
+        object::remove(object, pointer);
     }
 }
 
@@ -104,30 +135,27 @@ fn drop_nulls(value: &mut Value) {
 
 /// A value of a type the Go struct cannot hold: refused before any validation, as a decoding error.
 pub(crate) fn undecodable(resource: &Resource, object: &Value) -> Option<String> {
-    if !resource.builtin {
-        return None;
-    }
-    let maps = ["/metadata/annotations", "/metadata/labels", "/data"];
-    for pointer in maps {
-        for (key, value) in object
-            .pointer(pointer)
-            .and_then(Value::as_object)
+    let typed: &[&str] = if resource.builtin { &STRING_MAPS } else { &[] };
+    for pointer in METADATA_MAPS.iter().chain(typed) {
+        let members = object.pointer(pointer).and_then(Value::as_object);
+        let wrong = members
             .into_iter()
             .flatten()
-        {
-            if !value.is_string() && !value.is_null() {
-                let path = pointer.trim_start_matches('/').replace('/', ".");
-                return Some(format!(
-                    "cannot unmarshal a non-string at {path}.{key} into Go type string"
-                ));
-            }
+            .find(|(_, value)| !value.is_string() && !value.is_null());
+        if let Some((key, _)) = wrong {
+            let path = pointer.trim_start_matches('/').replace('/', ".");
+            return Some(format!(
+                "json: cannot unmarshal {path}.{key} into a Go value of type string"
+            ));
         }
     }
     let replicas = object
         .pointer("/spec/replicas")
         .filter(|value| !value.is_null());
-    if replicas.is_some_and(|value| value.as_i64().is_none()) {
-        return Some("cannot unmarshal spec.replicas into Go type int32".to_owned());
+    if resource.builtin && replicas.is_some_and(|value| value.as_i64().is_none()) {
+        return Some(
+            "json: cannot unmarshal spec.replicas into a Go value of type int32".to_owned(),
+        );
     }
     None
 }

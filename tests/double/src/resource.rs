@@ -175,6 +175,12 @@ impl Registry {
             .cloned()
     }
 
+    pub(crate) fn is_builtin_group(&self, group: &str, version: &str) -> bool {
+        self.resources
+            .iter()
+            .any(|known| known.builtin && known.group == group && known.version == version)
+    }
+
     pub(crate) fn by_object(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
         self.resources
             .iter()

@@ -10,7 +10,7 @@ use crate::{
     discovery,
     log::{By, Request},
     object,
-    refusal::Refusal,
+    refusal::{Cause, Refusal},
     resource::{Registry, Resource},
     selector::Selector,
     store::Store,
@@ -48,6 +48,8 @@ pub(crate) enum Outcome {
     },
     Refused(Refusal),
     Text(String),
+    /// Not a path of this server: the one answer that is no JSON.
+    Nowhere,
     Watch(Box<Watching>),
 }
 
@@ -56,6 +58,7 @@ impl Outcome {
         match self {
             Self::Object { code, .. } => *code,
             Self::Refused(refusal) => refusal.code,
+            Self::Nowhere => 404,
             Self::Text(_) | Self::Watch(_) => 200,
         }
     }
@@ -169,10 +172,16 @@ fn route(
         [plural, name, subresource] => (*plural, Some(*name), Some(*subresource)),
         _ => return Err(Refusal::no_such_path()),
     };
-    let resource = registry
-        .by_path(group, version, plural)
-        .filter(|resource| resource.namespaced || namespace.is_none())
-        .ok_or_else(Refusal::no_such_path)?;
+    let Some(resource) = registry.by_path(group, version, plural) else {
+        // Only a group that is compiled in answers for itself; the rest of the URL space is nobody's.
+        if registry.is_builtin_group(group, version) {
+            return Err(Refusal::no_such_path());
+        }
+        return Ok(Route::Discovery(path.to_owned()));
+    };
+    if namespace.is_some() && !resource.namespaced {
+        return Err(Refusal::no_such_path());
+    }
     if resource.namespaced && namespace.is_none() && (name.is_some() || *method != Method::GET) {
         return Err(Refusal::no_such_path());
     }
@@ -199,7 +208,7 @@ pub(crate) fn carry_out(
 ) -> Outcome {
     match route {
         Route::Discovery(path) => discovery::answer(&store.registry, path).map_or_else(
-            || Outcome::Refused(Refusal::no_such_path()),
+            || Outcome::Nowhere,
             |answer| match answer {
                 Value::String(text) => Outcome::Text(text),
                 body => Outcome::ok(body),
@@ -368,9 +377,19 @@ impl<'a> Call<'a> {
             None => body.pointer("/dryRun/0") == Some(&json!("All")),
             Some("All") => true,
             Some(other) => {
-                return Err(Refusal::bad_request(&format!(
-                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                )));
+                let message = format!("Unsupported value: {other:?}: supported values: \"All\"");
+                let kind = match *self.method {
+                    Method::POST => "CreateOptions",
+                    Method::PUT => "UpdateOptions",
+                    Method::PATCH => "PatchOptions",
+                    _ => "DeleteOptions",
+                };
+                return Err(Refusal::invalid(
+                    "meta.k8s.io",
+                    kind,
+                    "",
+                    &[Cause::invalid("dryRun", &message)],
+                ));
             }
         };
         Ok(Target {

@@ -334,6 +334,7 @@ impl Connection {
             Outcome::Object { code, body, .. } => answer(code, &[], Bytes::from(body.to_string())),
             Outcome::Refused(refusal) => refused(&refusal),
             Outcome::Text(text) => answer(200, &[], Bytes::from(text)),
+            Outcome::Nowhere => answer(404, &[], Bytes::from_static(NOWHERE)),
             Outcome::Watch(watch) => {
                 let lines = watching::stream(&self.shared, *watch);
                 let frames = lines.map(|line| Ok::<_, BoxError>(Frame::data(line)));
@@ -342,6 +343,9 @@ impl Connection {
         }
     }
 }
+
+/// What Go's HTTP server says of a path that nobody has taken.
+const NOWHERE: &[u8] = b"404 page not found\n";
 
 fn broken(why: &str) -> BoxError {
     Box::new(io::Error::new(io::ErrorKind::ConnectionReset, why))
@@ -380,6 +384,7 @@ fn truncated(outcome: Outcome, bytes: usize) -> Response<AnswerBody> {
         Outcome::Object { body, .. } => body.to_string(),
         Outcome::Refused(refusal) => refusal.status().to_string(),
         Outcome::Text(text) => text,
+        Outcome::Nowhere => String::from_utf8_lossy(NOWHERE).into_owned(),
         // A watch has no end to break off from; what is cut is its first line.
         Outcome::Watch(_) => "{\"type\":\"ADDED\",\"object\":{".to_owned(),
     };

@@ -60,7 +60,7 @@ impl Store {
             revision: 100,
             history: VecDeque::new(),
             history_limit: 100_000,
-            compacted: 0,
+            compacted: 100,
             uids: 0,
             given: BTreeMap::new(),
             fresh: Vec::new(),

@@ -254,6 +254,19 @@ impl Store {
             PatchError::Malformed(why) => Refusal::bad_request(&why),
             PatchError::Refused(_) => Refusal::patch_failed(),
         })?;
+        let moved = ["apiVersion", "kind"]
+            .iter()
+            .any(|member| new.get(member) != old.get(member));
+        if moved {
+            let cause = Cause::invalid(
+                "kind",
+                &format!(
+                    "Invalid value: {}: must be {}",
+                    new["kind"], target.resource.kind
+                ),
+            );
+            return Err(target.invalid(&[cause]));
+        }
         if let Some(why) = builtin::undecodable(&target.resource, &new) {
             // Decoding the result failed: unlike a failed test, this one has a cause.
             let cause = Cause::invalid("patch", &format!("Invalid value: {why}"));
@@ -377,7 +390,7 @@ impl Store {
             object::copy_top(&old, &mut new, "status");
         }
         builtin::normalise(resource, &mut new);
-        self.bump_generation(resource, &old, &mut new);
+        self.bump_generation(target, &old, &mut new);
         self.validate(target, Some(&old), &new)?;
         if record {
             ownership::record_update(Some(&old), &mut new, &target.writer(self));
@@ -417,12 +430,15 @@ impl Store {
         })
     }
 
-    fn bump_generation(&self, resource: &Resource, old: &Value, new: &mut Value) {
+    fn bump_generation(&self, target: &Target, old: &Value, new: &mut Value) {
+        let (resource, main) = (&target.resource, !target.status);
         let differs = |pointer: &str| old.pointer(pointer) != new.pointer(pointer);
         let bump = match resource.generation {
             Generation::None => false,
             Generation::Spec => differs("/spec"),
-            Generation::SpecAndAnnotations => differs("/spec") || differs("/metadata/annotations"),
+            Generation::SpecAndAnnotations => {
+                differs("/spec") || (main && differs("/metadata/annotations"))
+            }
             Generation::AllButMetadata => {
                 builtin::generation_relevant(resource, old)
                     != builtin::generation_relevant(resource, new)
