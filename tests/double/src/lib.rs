@@ -50,6 +50,7 @@ pub mod conformance;
 mod controllers;
 mod discovery;
 mod faults;
+mod lifecycle;
 mod log;
 mod object;
 mod ownership;
