@@ -114,7 +114,10 @@ impl Source {
         let form = [
             ("query", expr),
             ("time", &unix_seconds(time)),
-            ("timeout", &seconds(self.timeout)),
+            (
+                "timeout",
+                &seconds(deadline.saturating_duration_since(Instant::now())),
+            ),
         ];
         let body = self.ask(deadline, &self.endpoints.query, &form).await?;
         wire::instant(&body, self.timeout)
@@ -146,7 +149,10 @@ impl Source {
             ("start", &unix_seconds(start)),
             ("end", &unix_seconds(end)),
             ("step", &seconds(step)),
-            ("timeout", &seconds(self.timeout)),
+            (
+                "timeout",
+                &seconds(deadline.saturating_duration_since(Instant::now())),
+            ),
         ];
         let body = self
             .ask(deadline, &self.endpoints.query_range, &form)
@@ -272,6 +278,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, QueryErro
 fn clock_skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<u64> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     let theirs = rfc2822::DateTimeParser::new()
+        .relaxed_weekday(true)
         .parse_timestamp(date)
         .ok()?
         .as_second();
@@ -289,25 +296,27 @@ fn describe(error: &reqwest::Error) -> QueryError {
         if let Some(&Refused(cause)) = cause.downcast_ref() {
             return QueryError::AddressRefused { cause };
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // An `io::Error` hides the error it wraps from `source()`.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref()) {
-                return QueryError::TlsFailed {
-                    cause: tls::describe(tls),
-                };
-            }
-            match io.kind() {
-                io::ErrorKind::ConnectionRefused => {
-                    return unreachable("nothing listens at that address (connection refused)");
-                }
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                    return unreachable("there is no route to that address");
-                }
-                io::ErrorKind::TimedOut => return unreachable("the address does not answer"),
-                _ => {}
-            }
+        if let Some(error) = cause.downcast_ref() {
+            return QueryError::TlsFailed {
+                cause: tls::describe(error),
+            };
         }
-        next = cause.source();
+        let io: Option<&io::Error> = cause.downcast_ref();
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                return unreachable("nothing listens at that address (connection refused)");
+            }
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                return unreachable("there is no route to that address");
+            }
+            Some(io::ErrorKind::TimedOut) => return unreachable("the address does not answer"),
+            _ => {}
+        }
+        // An `io::Error` passes over the error it wraps when asked for its source.
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
     }
     if error.is_dns() {
         unreachable("its host name does not resolve")
@@ -365,6 +374,8 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:17 GMT", None),
             ("Sun, 06 Nov 1994 08:50:18 GMT", Some(31)),
             ("Sun, 06 Nov 1994 09:49:37 GMT", Some(3_590)),
+            // What counts is the date, not its weekday.
+            ("Mon, 06 Nov 1994 09:49:37 GMT", Some(3_590)),
             ("yesterday", None),
             ("", None),
         ] {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::sources::{Counters, Limits};
@@ -73,12 +73,8 @@ impl QueryBackend for SharedSource {
         };
         let (asker, expr) = (Arc::clone(&self.asker), Arc::clone(&key.expr));
         let joined = self.instant.join(key, Vec::len, async move {
-            let ask = async {
-                let (deadline, _permit) = asker.admit().await?;
-                asker.source.query_until(deadline, &expr, time).await
-            };
-            ask.await
-                .inspect_err(|error| asker.counters.count_error(error))
+            let ask = |deadline| asker.source.query_until(deadline, &expr, time);
+            asker.in_turn(ask).await
         });
         self.asker.follow(joined).boxed()
     }
@@ -104,15 +100,9 @@ impl QueryBackend for SharedSource {
                 .sum()
         };
         let joined = self.range.join(key, points, async move {
-            let ask = async {
-                let (deadline, _permit) = asker.admit().await?;
-                let source = &asker.source;
-                source
-                    .query_range_until(deadline, &expr, start, end, step)
-                    .await
-            };
-            ask.await
-                .inspect_err(|error| asker.counters.count_error(error))
+            let source = &asker.source;
+            let ask = |deadline| source.query_range_until(deadline, &expr, start, end, step);
+            asker.in_turn(ask).await
         });
         self.asker.follow(joined).boxed()
     }
@@ -127,19 +117,31 @@ struct Asker {
 }
 
 impl Asker {
-    /// Waits for a place in the queue. The wait counts against the query's time, or a slow Prometheus would make
+    /// Waits for a place in the queue, then asks. The wait counts against the query's time, or a slow Prometheus would make
     /// queries wait without end.
-    async fn admit(&self) -> Result<(Instant, SemaphorePermit<'_>), QueryError> {
+    async fn in_turn<V, F>(&self, ask: impl FnOnce(Instant) -> F) -> Result<V, QueryError>
+    where
+        F: Future<Output = Result<V, QueryError>>,
+    {
         let after = self.source.timeout();
-        let deadline = Instant::now() + after;
-        match timeout_at(deadline, self.permits.acquire()).await {
-            Ok(Ok(permit)) => {
+        let asked = Instant::now();
+        let deadline = asked + after;
+        let outcome = match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(_permit)) => {
+                let waited = asked.elapsed();
                 self.counters.count_sent();
-                Ok((deadline, permit))
+                match ask(deadline).await {
+                    // What ran out was mostly the time for waiting: say so, raising the time-out would not help.
+                    Err(QueryError::Timeout { .. }) if waited > after / 2 => {
+                        Err(QueryError::Busy { after: waited })
+                    }
+                    outcome => outcome,
+                }
             }
             // The semaphore is never closed, so only the deadline can be the cause.
             Ok(Err(_)) | Err(_) => Err(QueryError::Busy { after }),
-        }
+        };
+        outcome.inspect_err(|error| self.counters.count_error(error))
     }
 
     /// Waits for an answer, counting those that came by another's asking.
