@@ -99,7 +99,11 @@ impl Source {
         expr: &str,
         time: Timestamp,
     ) -> Result<Answer, QueryError> {
-        let form = [("query", expr), ("time", &unix_seconds(time)), ("timeout", &seconds(self.timeout))];
+        let form = [
+            ("query", expr),
+            ("time", &unix_seconds(time)),
+            ("timeout", &seconds(deadline.saturating_duration_since(Instant::now()))),
+        ];
         let body = self.ask(deadline, &self.endpoints.query, &form).await?;
         wire::instant(&body, self.timeout)
     }
@@ -129,7 +133,7 @@ impl Source {
             ("start", &unix_seconds(start)),
             ("end", &unix_seconds(end)),
             ("step", &seconds(step)),
-            ("timeout", &seconds(self.timeout)),
+            ("timeout", &seconds(deadline.saturating_duration_since(Instant::now()))),
         ];
         let body = self.ask(deadline, &self.endpoints.query_range, &form).await?;
         wire::range(&body, self.timeout)
@@ -227,7 +231,7 @@ async fn read(mut response: Response, limit: usize) -> Result<Vec<u8>, QueryErro
 /// between `sent` and `received`, and has whole seconds.
 fn clock_skew(headers: &HeaderMap, sent: Timestamp, received: Timestamp) -> Option<u64> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
-    let theirs = rfc2822::DateTimeParser::new().parse_timestamp(date).ok()?.as_second();
+    let theirs = rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_timestamp(date).ok()?.as_second();
     let behind = sent.as_second().saturating_sub(theirs.saturating_add(1));
     let ahead = theirs.saturating_sub(received.as_second());
     let skew = behind.max(ahead);
@@ -242,23 +246,25 @@ fn describe(error: &reqwest::Error) -> QueryError {
         if let Some(&Refused(cause)) = cause.downcast_ref() {
             return QueryError::AddressRefused { cause };
         }
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            // An `io::Error` hides the error it wraps from `source()`.
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref()) {
-                return QueryError::TlsFailed { cause: tls::describe(tls) };
-            }
-            match io.kind() {
-                io::ErrorKind::ConnectionRefused => {
-                    return unreachable("nothing listens at that address (connection refused)");
-                }
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                    return unreachable("there is no route to that address");
-                }
-                io::ErrorKind::TimedOut => return unreachable("the address does not answer"),
-                _ => {}
-            }
+        if let Some(error) = cause.downcast_ref() {
+            return QueryError::TlsFailed { cause: tls::describe(error) };
         }
-        next = cause.source();
+        let io: Option<&io::Error> = cause.downcast_ref();
+        match io.map(io::Error::kind) {
+            Some(io::ErrorKind::ConnectionRefused) => {
+                return unreachable("nothing listens at that address (connection refused)");
+            }
+            Some(io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable) => {
+                return unreachable("there is no route to that address");
+            }
+            Some(io::ErrorKind::TimedOut) => return unreachable("the address does not answer"),
+            _ => {}
+        }
+        // An `io::Error` passes over the error it wraps when asked for its source.
+        next = match io.and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
     }
     if error.is_dns() {
         unreachable("its host name does not resolve")
@@ -316,6 +322,8 @@ mod tests {
             ("Sun, 06 Nov 1994 08:50:17 GMT", None),
             ("Sun, 06 Nov 1994 08:50:18 GMT", Some(31)),
             ("Sun, 06 Nov 1994 09:49:37 GMT", Some(3_590)),
+            // What counts is the date, not its weekday.
+            ("Mon, 06 Nov 1994 09:49:37 GMT", Some(3_590)),
             ("yesterday", None),
             ("", None),
         ] {

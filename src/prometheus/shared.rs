@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::sources::{Counters, Limits};
@@ -62,11 +62,8 @@ impl QueryBackend for SharedSource {
         let key = InstantKey { expr: Arc::from(expr), time: time.as_millisecond() };
         let (asker, expr) = (Arc::clone(&self.asker), Arc::clone(&key.expr));
         let joined = self.instant.join(key, Vec::len, async move {
-            let ask = async {
-                let (deadline, _permit) = asker.admit().await?;
-                asker.source.query_until(deadline, &expr, time).await
-            };
-            ask.await.inspect_err(|error| asker.counters.count_error(error))
+            let ask = |deadline| asker.source.query_until(deadline, &expr, time);
+            asker.in_turn(ask).await
         });
         self.asker.follow(joined).boxed()
     }
@@ -87,12 +84,9 @@ impl QueryBackend for SharedSource {
         let (asker, expr) = (Arc::clone(&self.asker), Arc::clone(&key.expr));
         let points = |answer: &RangeAnswer| answer.iter().map(|Series { points, .. }| points.len()).sum();
         let joined = self.range.join(key, points, async move {
-            let ask = async {
-                let (deadline, _permit) = asker.admit().await?;
-                let source = &asker.source;
-                source.query_range_until(deadline, &expr, start, end, step).await
-            };
-            ask.await.inspect_err(|error| asker.counters.count_error(error))
+            let source = &asker.source;
+            let ask = |deadline| source.query_range_until(deadline, &expr, start, end, step);
+            asker.in_turn(ask).await
         });
         self.asker.follow(joined).boxed()
     }
@@ -107,19 +101,29 @@ struct Asker {
 }
 
 impl Asker {
-    /// Waits for a place in the queue. The wait counts against the query's time, or a slow Prometheus would make
+    /// Waits for a place in the queue, then asks. The wait counts against the query's time, or a slow Prometheus would make
     /// queries wait without end.
-    async fn admit(&self) -> Result<(Instant, SemaphorePermit<'_>), QueryError> {
+    async fn in_turn<V, F>(&self, ask: impl FnOnce(Instant) -> F) -> Result<V, QueryError>
+    where
+        F: Future<Output = Result<V, QueryError>>,
+    {
         let after = self.source.timeout();
-        let deadline = Instant::now() + after;
-        match timeout_at(deadline, self.permits.acquire()).await {
-            Ok(Ok(permit)) => {
+        let asked = Instant::now();
+        let deadline = asked + after;
+        let outcome = match timeout_at(deadline, self.permits.acquire()).await {
+            Ok(Ok(_permit)) => {
+                let waited = asked.elapsed();
                 self.counters.count_sent();
-                Ok((deadline, permit))
+                match ask(deadline).await {
+                    // What ran out was mostly the time for waiting: say so, raising the time-out would not help.
+                    Err(QueryError::Timeout { .. }) if waited > after / 2 => Err(QueryError::Busy { after: waited }),
+                    outcome => outcome,
+                }
             }
             // The semaphore is never closed, so only the deadline can be the cause.
             Ok(Err(_)) | Err(_) => Err(QueryError::Busy { after }),
-        }
+        };
+        outcome.inspect_err(|error| self.counters.count_error(error))
     }
 
     /// Waits for an answer, counting those that came by another's asking.
@@ -139,6 +143,8 @@ impl Asker {
 }
 
 type Flight<V> = Shared<BoxFuture<'static, Outcome<V>>>;
+/// The same, held without keeping it alive.
+type WeakFlight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
 
 /// How an asker comes to its answer.
 enum Joined<V> {
@@ -157,13 +163,10 @@ struct Flights<K, V> {
     board: Mutex<Board<K, V>>,
 }
 
-/// A question on its way, shared by all who ask it.
-type Flight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
-
 struct Board<K, V> {
     next_id: u64,
     /// Weak: a question that nobody waits for any more must end, and give its place in the queue back.
-    in_flight: HashMap<K, (u64, Flight<V>)>,
+    in_flight: HashMap<K, (u64, WeakFlight<V>)>,
     recent: HashMap<K, (Arc<V>, Instant)>,
     /// Oldest first.
     order: VecDeque<(K, usize)>,

@@ -10,15 +10,9 @@ use kube::Client;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let namespace = std::env::args()
-        .nth(1)
-        .unwrap_or_else(|| "conformance".to_owned());
+    let namespace = std::env::args().nth(1).unwrap_or_else(|| "conformance".to_owned());
     let client = Client::try_default().await?;
     let report = conformance::check(client, &namespace).await;
     println!("{report}");
-    Ok(if report.failed.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,20 +12,12 @@ const METADATA_MAPS: [&str; 2] = ["/metadata/annotations", "/metadata/labels"];
 const METADATA_LISTS: [&str; 2] = ["/metadata/finalizers", "/metadata/ownerReferences"];
 
 /// Maps of strings of the built-in kinds.
-const STRING_MAPS: [&str; 4] = [
-    "/data",
-    "/spec/template/metadata/annotations",
-    "/spec/template/metadata/labels",
-    "/spec/selector/matchLabels",
-];
+const STRING_MAPS: [&str; 4] =
+    ["/data", "/spec/template/metadata/annotations", "/spec/template/metadata/labels", "/spec/selector/matchLabels"];
 
 /// Other members that Go's typed structs leave out when they are empty.
-const OMITTED_WHEN_EMPTY: [&str; 4] = [
-    "/binaryData",
-    "/spec/selector/matchExpressions",
-    "/spec/ports",
-    "/status/conditions",
-];
+const OMITTED_WHEN_EMPTY: [&str; 4] =
+    ["/binaryData", "/spec/selector/matchExpressions", "/spec/ports", "/status/conditions"];
 
 /// Brings an object into the form in which it would be stored.
 pub(crate) fn normalise(resource: &Resource, object: &mut Value) {
@@ -57,18 +49,14 @@ pub(crate) fn normalise(resource: &Resource, object: &mut Value) {
             default(object, "/spec", "replicas", json!(1));
             default(object, "/spec", "revisionHistoryLimit", json!(10));
             default(object, "/spec", "progressDeadlineSeconds", json!(600));
-            let rolling = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}});
+            let rolling =
+                json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}});
             default(object, "/spec", "strategy", rolling);
         }
         "StatefulSet" => {
             default(object, "/spec", "replicas", json!(1));
             default(object, "/spec", "revisionHistoryLimit", json!(10));
-            default(
-                object,
-                "/spec",
-                "podManagementPolicy",
-                json!("OrderedReady"),
-            );
+            default(object, "/spec", "podManagementPolicy", json!("OrderedReady"));
         }
         "Service" => {
             default(object, "/spec", "type", json!("ClusterIP"));
@@ -109,11 +97,7 @@ fn omit_empty(object: &mut Value, pointer: &str) {
 }
 
 fn items_mut<'a>(object: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
-    object
-        .pointer_mut(pointer)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
+    object.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn default(object: &mut Value, parent: &str, member: &str, value: Value) {
@@ -138,24 +122,15 @@ pub(crate) fn undecodable(resource: &Resource, object: &Value) -> Option<String>
     let typed: &[&str] = if resource.builtin { &STRING_MAPS } else { &[] };
     for pointer in METADATA_MAPS.iter().chain(typed) {
         let members = object.pointer(pointer).and_then(Value::as_object);
-        let wrong = members
-            .into_iter()
-            .flatten()
-            .find(|(_, value)| !value.is_string() && !value.is_null());
+        let wrong = members.into_iter().flatten().find(|(_, value)| !value.is_string() && !value.is_null());
         if let Some((key, _)) = wrong {
             let path = pointer.trim_start_matches('/').replace('/', ".");
-            return Some(format!(
-                "json: cannot unmarshal {path}.{key} into a Go value of type string"
-            ));
+            return Some(format!("json: cannot unmarshal {path}.{key} into a Go value of type string"));
         }
     }
-    let replicas = object
-        .pointer("/spec/replicas")
-        .filter(|value| !value.is_null());
+    let replicas = object.pointer("/spec/replicas").filter(|value| !value.is_null());
     if resource.builtin && replicas.is_some_and(|value| value.as_i64().is_none()) {
-        return Some(
-            "json: cannot unmarshal spec.replicas into a Go value of type int32".to_owned(),
-        );
+        return Some("json: cannot unmarshal spec.replicas into a Go value of type int32".to_owned());
     }
     None
 }
@@ -172,10 +147,7 @@ pub(crate) fn validate(resource: &Resource, old: Option<&Value>, new: &Value) ->
                 }
                 for member in frozen {
                     if old.get(member) != new.get(member) {
-                        causes.push(Cause::forbidden(
-                            member,
-                            "field is immutable when `immutable` is set",
-                        ));
+                        causes.push(Cause::forbidden(member, "field is immutable when `immutable` is set"));
                     }
                 }
             }
@@ -194,12 +166,7 @@ pub(crate) fn validate(resource: &Resource, old: Option<&Value>, new: &Value) ->
 }
 
 fn selector_causes(resource: &Resource, old: Option<&Value>, new: &Value) -> Option<Cause> {
-    let selector = |object: &Value| {
-        object
-            .pointer("/spec/selector")
-            .cloned()
-            .unwrap_or(Value::Null)
-    };
+    let selector = |object: &Value| object.pointer("/spec/selector").cloned().unwrap_or(Value::Null);
     match old {
         Some(old) if selector(old) != selector(new) && resource.kind == "Deployment" => {
             let message = format!("Invalid value: {}: field is immutable", selector(new));
@@ -208,17 +175,11 @@ fn selector_causes(resource: &Resource, old: Option<&Value>, new: &Value) -> Opt
         Some(_) => None,
         None if selector(new).is_null() => Some(Cause::required("spec.selector", "")),
         None => {
-            let labels = new
-                .pointer("/spec/template/metadata/labels")
-                .cloned()
-                .unwrap_or(json!({}));
+            let labels = new.pointer("/spec/template/metadata/labels").cloned().unwrap_or(json!({}));
             let wanted = object::strings(new, "/spec/selector/matchLabels");
-            let missing = wanted
-                .iter()
-                .any(|(key, value)| labels[key] != json!(value));
+            let missing = wanted.iter().any(|(key, value)| labels[key] != json!(value));
             missing.then(|| {
-                let message =
-                    format!("Invalid value: {labels}: `selector` does not match template `labels`");
+                let message = format!("Invalid value: {labels}: `selector` does not match template `labels`");
                 Cause::invalid("spec.template.metadata.labels", &message)
             })
         }
@@ -230,10 +191,8 @@ pub(crate) fn validate_metadata_update(old: &Value, new: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     if object::is_deleting(old) {
         let before = object::finalizers(old);
-        let added: Vec<&str> = object::finalizers(new)
-            .into_iter()
-            .filter(|finalizer| !before.contains(finalizer))
-            .collect();
+        let added: Vec<&str> =
+            object::finalizers(new).into_iter().filter(|finalizer| !before.contains(finalizer)).collect();
         if !added.is_empty() {
             let message = format!(
                 "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
@@ -242,12 +201,7 @@ pub(crate) fn validate_metadata_update(old: &Value, new: &Value) -> Vec<Cause> {
         }
     }
     for member in ["uid", "deletionTimestamp"] {
-        let of = |object: &Value| {
-            object["metadata"]
-                .get(member)
-                .cloned()
-                .unwrap_or(Value::Null)
-        };
+        let of = |object: &Value| object["metadata"].get(member).cloned().unwrap_or(Value::Null);
         if of(old) != of(new) {
             let message = format!("Invalid value: {}: field is immutable", of(new));
             causes.push(Cause::invalid(&format!("metadata.{member}"), &message));

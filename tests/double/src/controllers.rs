@@ -32,9 +32,7 @@ impl Controllers {
                 (kind, Some(_)) if WORKLOADS.contains(&kind) => self.roll_out(store, change),
                 ("Service" | "Pod", _) => endpoints(store, namespace),
                 ("Job", Some(job)) => complete(store, change, job),
-                ("Namespace", Some(after)) if object::is_deleting(after) => {
-                    empty(store, &change.key.name)
-                }
+                ("Namespace", Some(after)) if object::is_deleting(after) => empty(store, &change.key.name),
                 _ => {}
             }
             if change.after.is_none() {
@@ -49,9 +47,7 @@ impl Controllers {
         let all: Vec<Change> = store
             .all()
             .filter_map(|(key, object)| {
-                let resource = store
-                    .registry
-                    .by_object(object::text(object, "/apiVersion"), &key.kind)?;
+                let resource = store.registry.by_object(object::text(object, "/apiVersion"), &key.kind)?;
                 Some(Change {
                     revision: store.revision(),
                     resource,
@@ -78,33 +74,22 @@ impl Controllers {
         let ready = !self.held.contains(&(namespace.clone(), name.clone()));
         let existing: Vec<Value> = store
             .list(&pods, Some(&namespace))
-            .filter(|(_, pod)| {
-                object::text(pod, "/metadata/ownerReferences/0/uid") == object::uid(&workload)
-            })
+            .filter(|(_, pod)| object::text(pod, "/metadata/ownerReferences/0/uid") == object::uid(&workload))
             .map(|(_, pod)| pod.clone())
             .collect();
 
         let paused = workload.pointer("/spec/paused") == Some(&json!(true));
-        let present = existing
-            .first()
-            .map(|pod| object::text(pod, "/metadata/labels/pod-template-hash").to_owned());
+        let present = existing.first().map(|pod| object::text(pod, "/metadata/labels/pod-template-hash").to_owned());
         let hash = match present {
             Some(present) if paused => present,
             _ => template_hash(&workload["spec"]["template"]),
         };
         let replicas = workload["spec"]["replicas"].as_i64().unwrap_or(1);
-        let wanted: Vec<Value> = (0..if object::is_deleting(&workload) {
-            0
-        } else {
-            replicas
-        })
+        let wanted: Vec<Value> = (0..if object::is_deleting(&workload) { 0 } else { replicas })
             .map(|ordinal| pod(&workload, &hash, ordinal, ready))
             .collect();
         for pod in &existing {
-            if !wanted
-                .iter()
-                .any(|wanted| object::name(wanted) == object::name(pod))
-            {
+            if !wanted.iter().any(|wanted| object::name(wanted) == object::name(pod)) {
                 remove(store, &pods, &namespace, object::name(pod));
             }
         }
@@ -173,10 +158,7 @@ fn pod(workload: &Value, hash: &str, ordinal: i64, ready: bool) -> Value {
         format!("{name}-{hash}-{ordinal}")
     };
     let template = &workload["spec"]["template"];
-    let mut labels = template
-        .pointer("/metadata/labels")
-        .cloned()
-        .unwrap_or_else(|| json!({}));
+    let mut labels = template.pointer("/metadata/labels").cloned().unwrap_or_else(|| json!({}));
     labels["pod-template-hash"] = json!(hash);
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -210,17 +192,12 @@ fn template_hash(template: &Value) -> String {
 
 /// One EndpointSlice per Service with a selector, of the pods it selects.
 fn endpoints(store: &mut Store, namespace: &str) {
-    let (Some(services), Some(pods), Some(slices)) = (
-        store.registry.by_kind("Service"),
-        store.registry.by_kind("Pod"),
-        store.registry.by_kind("EndpointSlice"),
-    ) else {
+    let (Some(services), Some(pods), Some(slices)) =
+        (store.registry.by_kind("Service"), store.registry.by_kind("Pod"), store.registry.by_kind("EndpointSlice"))
+    else {
         return;
     };
-    let owned: Vec<Value> = store
-        .list(&services, Some(namespace))
-        .map(|(_, service)| service.clone())
-        .collect();
+    let owned: Vec<Value> = store.list(&services, Some(namespace)).map(|(_, service)| service.clone()).collect();
     for service in owned {
         let selector = object::strings(&service, "/spec/selector");
         if selector.is_empty() {
@@ -228,11 +205,7 @@ fn endpoints(store: &mut Store, namespace: &str) {
         }
         let endpoints: Vec<Value> = store
             .list(&pods, Some(namespace))
-            .filter(|(_, pod)| {
-                selector
-                    .iter()
-                    .all(|(key, value)| pod["metadata"]["labels"][key] == json!(value))
-            })
+            .filter(|(_, pod)| selector.iter().all(|(key, value)| pod["metadata"]["labels"][key] == json!(value)))
             .enumerate()
             .map(|(n, (_, pod))| endpoint(pod, n))
             .collect();
@@ -242,10 +215,7 @@ fn endpoints(store: &mut Store, namespace: &str) {
             None => {
                 store.place(&slices, slice);
             }
-            Some(mut current)
-                if current["endpoints"] != slice["endpoints"]
-                    || current["ports"] != slice["ports"] =>
-            {
+            Some(mut current) if current["endpoints"] != slice["endpoints"] || current["ports"] != slice["ports"] => {
                 for member in ["endpoints", "ports"] {
                     object::copy_top(&slice, &mut current, member);
                 }
@@ -260,9 +230,10 @@ fn endpoints(store: &mut Store, namespace: &str) {
 
 fn endpoint(pod: &Value, n: usize) -> Value {
     let conditions = pod["status"]["conditions"].as_array();
-    let ready = conditions.into_iter().flatten().any(|condition| {
-        condition["type"] == json!("Ready") && condition["status"] == json!("True")
-    });
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == json!("Ready") && condition["status"] == json!("True"));
     let address = match object::text(pod, "/status/podIP") {
         "" => format!("10.0.0.{}", n % 250 + 1),
         address => address.to_owned(),
@@ -300,9 +271,7 @@ fn slice(service: &Value, endpoints: &[Value]) -> Value {
 
 /// Jobs succeed at once.
 fn complete(store: &mut Store, change: &Change, job: &Value) {
-    if job.pointer("/status/conditions").is_some()
-        || job.pointer("/spec/suspend") == Some(&json!(true))
-    {
+    if job.pointer("/status/conditions").is_some() || job.pointer("/spec/suspend") == Some(&json!(true)) {
         return;
     }
     let now = store.now();
@@ -315,10 +284,7 @@ fn complete(store: &mut Store, change: &Change, job: &Value) {
 
 /// Deletes what belonged to an object that is gone, unless it has another owner left.
 fn collect_garbage(store: &mut Store, owner: &str) {
-    let living: BTreeSet<String> = store
-        .all()
-        .map(|(_, object)| object::uid(object).to_owned())
-        .collect();
+    let living: BTreeSet<String> = store.all().map(|(_, object)| object::uid(object).to_owned()).collect();
     let orphaned: Vec<Value> = store
         .all()
         .map(|(_, object)| object)
@@ -361,17 +327,9 @@ fn finish_namespace(store: &mut Store, namespace: &str) {
 
 fn delete_all(store: &mut Store, objects: &[Value]) {
     for object in objects {
-        let resource = store.registry.by_object(
-            object::text(object, "/apiVersion"),
-            object::text(object, "/kind"),
-        );
+        let resource = store.registry.by_object(object::text(object, "/apiVersion"), object::text(object, "/kind"));
         if let Some(resource) = resource {
-            remove(
-                store,
-                &resource,
-                object::namespace(object),
-                object::name(object),
-            );
+            remove(store, &resource, object::namespace(object), object::name(object));
         }
     }
 }

@@ -22,16 +22,9 @@ pub(crate) fn answer(registry: &Registry, path: &str) -> Option<Value> {
         ["readyz" | "livez" | "healthz"] => Some(json!("ok")),
         ["api"] => Some(json!({"kind": "APIVersions", "versions": ["v1"]})),
         ["apis"] => {
-            let names: BTreeSet<&str> = registry
-                .all()
-                .iter()
-                .map(|resource| resource.group.as_str())
-                .collect();
-            let groups: Vec<Value> = names
-                .into_iter()
-                .filter(|name| !name.is_empty())
-                .filter_map(|name| group(registry, name))
-                .collect();
+            let names: BTreeSet<&str> = registry.all().iter().map(|resource| resource.group.as_str()).collect();
+            let groups: Vec<Value> =
+                names.into_iter().filter(|name| !name.is_empty()).filter_map(|name| group(registry, name)).collect();
             Some(json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
         }
         ["apis", name] => {
@@ -77,25 +70,11 @@ fn resources(registry: &Registry, group: &str, version: &str) -> Option<Value> {
                 "kind": resource.kind, "verbs": verbs,
             })
         };
-        let verbs = [
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch",
-        ];
+        let verbs = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         list.push(entry(resource.plural.clone(), &verbs));
         if resource.status {
-            list.push(entry(
-                format!("{}/status", resource.plural),
-                &["get", "patch", "update"],
-            ));
+            list.push(entry(format!("{}/status", resource.plural), &["get", "patch", "update"]));
         }
     }
-    Some(
-        json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}),
-    )
+    Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list}))
 }

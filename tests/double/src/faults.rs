@@ -68,11 +68,7 @@ pub struct Crash {
 impl Crash {
     /// At the n-th mutating request.
     pub fn at(n: usize, moment: Moment) -> Self {
-        Self {
-            at: n,
-            moment,
-            counting: Counting::Mutating,
-        }
+        Self { at: n, moment, counting: Counting::Mutating }
     }
 }
 
@@ -138,12 +134,7 @@ impl Faults {
     }
 
     pub(crate) fn script(&mut self, predicate: Predicate, times: Times, fault: Fault) {
-        self.scripts.push(Script {
-            predicate,
-            times,
-            fault,
-            seen: 0,
-        });
+        self.scripts.push(Script { predicate, times, fault, seen: 0 });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -168,11 +159,7 @@ impl Faults {
     /// The first scripted fault that strikes this request; all that match count it.
     pub(crate) fn fault(&mut self, request: &Request) -> Option<Fault> {
         let mut struck = None;
-        for script in self
-            .scripts
-            .iter_mut()
-            .filter(|script| (script.predicate)(request))
-        {
+        for script in self.scripts.iter_mut().filter(|script| (script.predicate)(request)) {
             script.seen += 1;
             let strikes = match script.times {
                 Times::Always => true,

@@ -103,12 +103,7 @@ impl Double {
     pub fn new() -> Self {
         let shared = Arc::new(Shared::new());
         shared.change(|state| state.store.ensure_namespace("default"));
-        Self {
-            handle: Arc::new(Handle {
-                shared,
-                generations: AtomicUsize::new(0),
-            }),
-        }
+        Self { handle: Arc::new(Handle { shared, generations: AtomicUsize::new(0) }) }
     }
 
     /// Lets workloads have pods, Services endpoints, Jobs an end, and orphans none: synchronously, after each commit.
@@ -125,27 +120,20 @@ impl Double {
     /// The pods of this workload are not ready until [`Double::release_workload`].
     pub fn hold_workload(&self, namespace: &str, name: &str) {
         self.resync_with(|controllers| {
-            controllers
-                .held
-                .insert((namespace.to_owned(), name.to_owned()));
+            controllers.held.insert((namespace.to_owned(), name.to_owned()));
         });
     }
 
     /// The pods of this workload may be ready again.
     pub fn release_workload(&self, namespace: &str, name: &str) {
         self.resync_with(|controllers| {
-            controllers
-                .held
-                .remove(&(namespace.to_owned(), name.to_owned()));
+            controllers.held.remove(&(namespace.to_owned(), name.to_owned()));
         });
     }
 
     fn resync_with(&self, change: impl FnOnce(&mut Controllers)) {
         self.shared().change(|state| {
-            let mut controllers = state
-                .controllers
-                .take()
-                .expect("holding a workload needs with_controllers()");
+            let mut controllers = state.controllers.take().expect("holding a workload needs with_controllers()");
             change(&mut controllers);
             controllers.resync(&mut state.store);
             state.controllers = Some(controllers);
@@ -154,14 +142,12 @@ impl Double {
 
     /// Serves one more resource (or replaces one of the same group and plural).
     pub fn register(&self, resource: Resource) {
-        self.shared()
-            .change(|state| state.store.registry.add(resource));
+        self.shared().change(|state| state.store.registry.add(resource));
     }
 
     /// Serves what a CustomResourceDefinition defines; its schema is not looked at.
     pub fn register_definition(&self, definition: &Value) {
-        self.shared()
-            .change(|state| state.store.register_definition(definition));
+        self.shared().change(|state| state.store.register_definition(definition));
     }
 
     /// Adds validation of a kind (`Kind` or `Kind.group`): causes make the write a 422. It is given the object before
@@ -171,25 +157,18 @@ impl Double {
         kind: &str,
         validation: impl Fn(Option<&Value>, &Value) -> Vec<Cause> + Send + Sync + 'static,
     ) {
-        self.shared().change(|state| {
-            state
-                .store
-                .validations
-                .push((kind.to_owned(), Arc::new(validation)))
-        });
+        self.shared().change(|state| state.store.validations.push((kind.to_owned(), Arc::new(validation))));
     }
 
     /// Keeps so many changes for watches to begin from; older ones are answered with 410.
     pub fn limit_history(&self, changes: usize) {
-        self.shared()
-            .change(|state| state.store.limit_history(changes));
+        self.shared().change(|state| state.store.limit_history(changes));
     }
 
     /// Is told of every commit (of clients, seeds and controllers alike) once the state may be looked at again.
     /// A deletion is `null`.
     pub fn on_commit(&self, hook: impl Fn(&ObjectKey, &Value) + Send + Sync + 'static) {
-        self.shared()
-            .change(|state| state.hooks.push(Arc::new(hook)));
+        self.shared().change(|state| state.hooks.push(Arc::new(hook)));
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -273,14 +252,8 @@ impl Double {
 
     /// Scripts a fault for requests of clients under test; of several that strike, the first scripted is taken. The
     /// predicate must not call the double.
-    pub fn on(
-        &self,
-        predicate: impl Fn(&Request) -> bool + Send + Sync + 'static,
-        times: Times,
-        fault: Fault,
-    ) {
-        self.shared()
-            .change(|state| state.faults.script(Arc::new(predicate), times, fault));
+    pub fn on(&self, predicate: impl Fn(&Request) -> bool + Send + Sync + 'static, times: Times, fault: Fault) {
+        self.shared().change(|state| state.faults.script(Arc::new(predicate), times, fault));
     }
 
     /// Takes all scripted faults back.
@@ -315,17 +288,13 @@ impl Double {
     pub fn mutating_requests(&self) -> Vec<Request> {
         self.shared().with(|state| {
             let requests = state.log.requests.iter();
-            requests
-                .filter(|request| request.mutation.is_some())
-                .cloned()
-                .collect()
+            requests.filter(|request| request.mutation.is_some()).cloned().collect()
         })
     }
 
     /// The requests of clients under test that changed something: committed, no dry run, no no-op.
     pub fn writes(&self) -> Vec<Request> {
-        self.shared()
-            .with(|state| state.log.writes().cloned().collect())
+        self.shared().with(|state| state.log.writes().cloned().collect())
     }
 
     /// How often clients under test changed each object.
@@ -335,18 +304,14 @@ impl Double {
 
     /// Forgets all requests and begins to count anew.
     pub fn clear_log(&self) {
-        self.shared()
-            .change(|state| state.log = log::Log::default());
+        self.shared().change(|state| state.log = log::Log::default());
     }
 
     /// Seeds an object, or replaces it whole, status included: what it lacks of uid, timestamps and generation is
     /// filled in, and its namespace is made. Returns it as stored.
     pub fn put(&self, object: Value) -> Value {
         self.shared().change(|state| {
-            let (version, kind) = (
-                object::text(&object, "/apiVersion"),
-                object::text(&object, "/kind"),
-            );
+            let (version, kind) = (object::text(&object, "/apiVersion"), object::text(&object, "/kind"));
             let resource = state
                 .store
                 .registry
@@ -354,11 +319,7 @@ impl Double {
                 .unwrap_or_else(|| panic!("{kind} of {version} is not served: register it first"));
             if resource.namespaced {
                 let namespace = object::namespace(&object).to_owned();
-                assert!(
-                    !namespace.is_empty(),
-                    "{kind} {} needs a namespace",
-                    object::name(&object)
-                );
+                assert!(!namespace.is_empty(), "{kind} {} needs a namespace", object::name(&object));
                 state.store.ensure_namespace(&namespace);
             }
             state.store.place(&resource, object)
@@ -389,19 +350,13 @@ impl Double {
         self.shared().with(|state| {
             let resource = state.store.registry.by_kind(kind);
             let resource = resource.unwrap_or_else(|| panic!("{kind} is not served"));
-            state
-                .store
-                .list(&resource, None)
-                .map(|(_, object)| object.clone())
-                .collect()
+            state.store.list(&resource, None).map(|(_, object)| object.clone()).collect()
         })
     }
 
     /// The managers that own the member at a JSON pointer, or something below it.
     pub fn owners(&self, kind: &str, namespace: &str, name: &str, pointer: &str) -> Vec<String> {
-        self.get(kind, namespace, name)
-            .map(|object| ownership::owners(&object, pointer))
-            .unwrap_or_default()
+        self.get(kind, namespace, name).map(|object| ownership::owners(&object, pointer)).unwrap_or_default()
     }
 
     /// All objects but events and leases, with what differs between equal runs normalised.

@@ -16,16 +16,10 @@ impl Store {
     pub(crate) fn delete(&mut self, target: &Target, options: &Value) -> Result<Written, Refusal> {
         let key = target.key();
         let old = self.get(&key).cloned().ok_or_else(|| target.not_found())?;
-        let wanted =
-            |member: &str| object::text(options, &format!("/preconditions/{member}")).to_owned();
-        for (label, member, actual) in [
-            ("UID", "uid", object::uid(&old)),
-            (
-                "ResourceVersion",
-                "resourceVersion",
-                object::resource_version(&old),
-            ),
-        ] {
+        let wanted = |member: &str| object::text(options, &format!("/preconditions/{member}")).to_owned();
+        for (label, member, actual) in
+            [("UID", "uid", object::uid(&old)), ("ResourceVersion", "resourceVersion", object::resource_version(&old))]
+        {
             let wanted = wanted(member);
             if !wanted.is_empty() && wanted != actual {
                 let why = precondition(label, &wanted, actual);
@@ -33,14 +27,9 @@ impl Store {
             }
         }
 
-        let held =
-            !object::finalizers(&old).is_empty() || self.waits_for_contents(&target.resource, &key);
+        let held = !object::finalizers(&old).is_empty() || self.waits_for_contents(&target.resource, &key);
         if held && object::is_deleting(&old) {
-            return Ok(Written {
-                code: 200,
-                body: old,
-                changed: false,
-            });
+            return Ok(Written { code: 200, body: old, changed: false });
         }
         if held {
             let mut marked = old;
@@ -53,18 +42,10 @@ impl Store {
                 object::set_metadata(&mut marked, "generation", next);
             }
             if target.dry_run {
-                return Ok(Written {
-                    code: 200,
-                    body: marked,
-                    changed: false,
-                });
+                return Ok(Written { code: 200, body: marked, changed: false });
             }
             let body = self.commit(&target.resource, key, Some(marked));
-            return Ok(Written {
-                code: 200,
-                body,
-                changed: true,
-            });
+            return Ok(Written { code: 200, body, changed: true });
         }
 
         let mut body = old.clone();
@@ -76,13 +57,10 @@ impl Store {
             if !target.resource.group.is_empty() {
                 details["group"] = json!(target.resource.group);
             }
-            body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+            body =
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
         }
-        Ok(Written {
-            code: 200,
-            body,
-            changed: !target.dry_run,
-        })
+        Ok(Written { code: 200, body, changed: !target.dry_run })
     }
 
     /// A namespace goes only when it is empty, which is the namespace controller's doing.
@@ -104,10 +82,8 @@ impl Store {
         if !object::is_deleting(namespace) {
             return Ok(());
         }
-        let why = format!(
-            "unable to create new content in namespace {} because it is being terminated",
-            target.namespace
-        );
+        let why =
+            format!("unable to create new content in namespace {} because it is being terminated", target.namespace);
         let mut refusal = Refusal::forbidden(&target.resource, &target.name, &why);
         refusal.details["causes"] = json!([{
             "reason": "NamespaceTerminating", "field": "metadata.namespace",
@@ -139,10 +115,7 @@ impl Store {
     pub(crate) fn register_definition(&mut self, definition: &Value) {
         let spec = &definition["spec"];
         let versions = spec["versions"].as_array().cloned().unwrap_or_default();
-        let Some(version) = versions
-            .iter()
-            .find(|version| version["storage"] == json!(true))
-        else {
+        let Some(version) = versions.iter().find(|version| version["storage"] == json!(true)) else {
             return;
         };
         let mut resource = Resource::custom(

@@ -61,10 +61,7 @@ pub struct Request {
 impl Request {
     /// Whether it wants to change something (dry runs included: they are requests that can be lost).
     pub fn is_mutating(&self) -> bool {
-        matches!(
-            self.method,
-            Method::POST | Method::PUT | Method::PATCH | Method::DELETE
-        )
+        matches!(self.method, Method::POST | Method::PUT | Method::PATCH | Method::DELETE)
     }
 
     /// Method and kind, e.g. `request.is("PATCH", "ConfigMap")`.
@@ -75,10 +72,7 @@ impl Request {
     /// The body of a JSON Patch sets or tests this pointer; for reading logs in tests.
     pub fn patches(&self, pointer: &str) -> bool {
         let operations = self.body.as_array();
-        operations
-            .into_iter()
-            .flatten()
-            .any(|operation| object::text(operation, "/path") == pointer)
+        operations.into_iter().flatten().any(|operation| object::text(operation, "/path") == pointer)
     }
 
     /// One line for a person: `12 PATCH /api/v1/… (dry run) → 200, 105 → 106`.
@@ -92,13 +86,8 @@ impl Request {
             None => line.push_str(" → never answered"),
         }
         if self.changed {
-            let version =
-                |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
-            line.push_str(&format!(
-                ", {} → {}",
-                version(&self.versions.0),
-                version(&self.versions.1)
-            ));
+            let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
+            line.push_str(&format!(", {} → {}", version(&self.versions.0), version(&self.versions.1)));
         }
         line
     }
@@ -127,9 +116,7 @@ impl Log {
     }
 
     pub(crate) fn writes(&self) -> impl Iterator<Item = &Request> {
-        self.requests
-            .iter()
-            .filter(|request| request.changed && request.by != By::Bystander)
+        self.requests.iter().filter(|request| request.changed && request.by != By::Bystander)
     }
 
     pub(crate) fn writes_per_object(&self) -> BTreeMap<ObjectKey, usize> {

@@ -7,10 +7,7 @@ use serde_json::{Map, Value, json};
 
 /// The string at a JSON pointer, or `""`.
 pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object
-        .pointer(pointer)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
 pub(crate) fn name(object: &Value) -> &str {
@@ -30,10 +27,7 @@ pub(crate) fn resource_version(object: &Value) -> &str {
 }
 
 pub(crate) fn generation(object: &Value) -> i64 {
-    object
-        .pointer("/metadata/generation")
-        .and_then(Value::as_i64)
-        .unwrap_or_default()
+    object.pointer("/metadata/generation").and_then(Value::as_i64).unwrap_or_default()
 }
 
 pub(crate) fn is_deleting(object: &Value) -> bool {
@@ -53,11 +47,7 @@ pub(crate) fn strings(object: &Value, pointer: &str) -> Vec<(String, String)> {
     object
         .pointer(pointer)
         .and_then(Value::as_object)
-        .map(|map| {
-            map.iter()
-                .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-                .collect()
-        })
+        .map(|map| map.iter().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect())
         .unwrap_or_default()
 }
 
@@ -67,9 +57,7 @@ pub(crate) fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
         *object = json!({});
     }
     let members = object.as_object_mut().expect("just made an object");
-    let metadata = members
-        .entry("metadata")
-        .or_insert_with(|| Value::Object(Map::new()));
+    let metadata = members.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     if !metadata.is_object() {
         *metadata = Value::Object(Map::new());
     }
@@ -82,11 +70,7 @@ pub(crate) fn set_metadata(object: &mut Value, member: &str, value: impl Into<Va
 
 /// Copies one metadata member from another object; absent there means absent here.
 pub(crate) fn copy_metadata(from: &Value, to: &mut Value, member: &str) {
-    copy_member(
-        from.get("metadata").unwrap_or(&Value::Null),
-        metadata_mut(to),
-        member,
-    );
+    copy_member(from.get("metadata").unwrap_or(&Value::Null), metadata_mut(to), member);
 }
 
 /// Copies one top-level member such as `spec` or `status`; absent there means absent here.

@@ -68,10 +68,7 @@ impl Entry {
 pub(crate) fn record_update(old: Option<&Value>, new: &mut Value, writer: &Writer) {
     let mut entries = entries_after(old, new);
     let old = old.unwrap_or(&Value::Null);
-    let changed: BTreeSet<Path> = leaves(new)
-        .into_iter()
-        .filter(|path| at(old, path) != at(new, path))
-        .collect();
+    let changed: BTreeSet<Path> = leaves(new).into_iter().filter(|path| at(old, path) != at(new, path)).collect();
     for entry in &mut entries {
         let mine = entry.belongs_to(writer, "Update");
         let kept: BTreeSet<Path> = entry
@@ -98,14 +95,9 @@ pub(crate) fn apply(
     let empty = json!({});
     let current = old.unwrap_or(&empty);
     // An empty map that is applied to a map says nothing about its members.
-    let says_nothing = |path: &Path| {
-        at(configuration, path) == Some(&json!({}))
-            && at(current, path).is_some_and(Value::is_object)
-    };
-    let applied: BTreeSet<Path> = leaves(configuration)
-        .into_iter()
-        .filter(|path| !says_nothing(path))
-        .collect();
+    let says_nothing =
+        |path: &Path| at(configuration, path) == Some(&json!({})) && at(current, path).is_some_and(Value::is_object);
+    let applied: BTreeSet<Path> = leaves(configuration).into_iter().filter(|path| !says_nothing(path)).collect();
     let mut entries = parse(current);
     let contested = |entry: &Entry, path: &Path| {
         !entry.belongs_to(writer, "Apply")
@@ -115,19 +107,13 @@ pub(crate) fn apply(
     let conflicts: Vec<(String, Cause)> = entries
         .iter()
         .flat_map(|entry| {
-            applied
-                .iter()
-                .filter(|path| contested(entry, path))
-                .map(|path| {
-                    let field = format!(".{}", path.join("."));
-                    let message = format!(
-                        "conflict with {:?} using {}",
-                        entry.manager, entry.api_version
-                    );
-                    let mut cause = Cause::invalid(&field, &message);
-                    cause.kind = "FieldManagerConflict".to_owned();
-                    (entry.manager.clone(), cause)
-                })
+            applied.iter().filter(|path| contested(entry, path)).map(|path| {
+                let field = format!(".{}", path.join("."));
+                let message = format!("conflict with {:?} using {}", entry.manager, entry.api_version);
+                let mut cause = Cause::invalid(&field, &message);
+                cause.kind = "FieldManagerConflict".to_owned();
+                (entry.manager.clone(), cause)
+            })
         })
         .collect();
     if !conflicts.is_empty() && !force {
@@ -147,11 +133,7 @@ pub(crate) fn apply(
         .iter()
         .filter(|entry| entry.belongs_to(writer, "Apply"))
         .flat_map(|entry| entry.fields.difference(&applied).cloned())
-        .filter(|path| {
-            !entries
-                .iter()
-                .any(|entry| !entry.belongs_to(writer, "Apply") && entry.fields.contains(path))
-        })
+        .filter(|path| !entries.iter().any(|entry| !entry.belongs_to(writer, "Apply") && entry.fields.contains(path)))
         .collect();
     for path in &dropped {
         remove(&mut result, path);
@@ -166,13 +148,7 @@ pub(crate) fn apply(
         let kept: BTreeSet<Path> = entry
             .fields
             .iter()
-            .filter(|path| {
-                if mine {
-                    applied.contains(*path)
-                } else {
-                    at(current, path) == at(&result, path)
-                }
-            })
+            .filter(|path| if mine { applied.contains(*path) } else { at(current, path) == at(&result, path) })
             .cloned()
             .collect();
         touch(entry, kept, writer);
@@ -184,39 +160,20 @@ pub(crate) fn apply(
 
 /// Everybody who owns the member at a JSON pointer, or something below it.
 pub(crate) fn owners(object: &Value, pointer: &str) -> Vec<String> {
-    let path: Path = pointer
-        .split('/')
-        .skip(1)
-        .map(|word| word.replace("~1", "/").replace("~0", "~"))
-        .collect();
-    parse(object)
-        .into_iter()
-        .filter(|entry| overlaps(&entry.fields, &path))
-        .map(|entry| entry.manager)
-        .collect()
+    let path: Path = pointer.split('/').skip(1).map(|word| word.replace("~1", "/").replace("~0", "~")).collect();
+    parse(object).into_iter().filter(|entry| overlaps(&entry.fields, &path)).map(|entry| entry.manager).collect()
 }
 
 /// True when two lists of managers differ in more than the time they were written.
 pub(crate) fn same_but_for_time(one: &Value, other: &Value) -> bool {
     let timeless = |object: &Value| -> Vec<Value> {
-        parse(object)
-            .into_iter()
-            .map(|entry| {
-                Entry {
-                    time: String::new(),
-                    ..entry
-                }
-                .value()
-            })
-            .collect()
+        parse(object).into_iter().map(|entry| Entry { time: String::new(), ..entry }.value()).collect()
     };
     timeless(one) == timeless(other)
 }
 
 fn overlaps(fields: &BTreeSet<Path>, path: &Path) -> bool {
-    fields
-        .iter()
-        .any(|owned| owned.starts_with(path.as_slice()) || path.starts_with(owned.as_slice()))
+    fields.iter().any(|owned| owned.starts_with(path.as_slice()) || path.starts_with(owned.as_slice()))
 }
 
 fn touch(entry: &mut Entry, fields: BTreeSet<Path>, writer: &Writer) {
@@ -227,10 +184,7 @@ fn touch(entry: &mut Entry, fields: BTreeSet<Path>, writer: &Writer) {
 }
 
 fn credit(entries: &mut Vec<Entry>, writer: &Writer, operation: &str, fields: &BTreeSet<Path>) {
-    if let Some(entry) = entries
-        .iter_mut()
-        .find(|entry| entry.belongs_to(writer, operation))
-    {
+    if let Some(entry) = entries.iter_mut().find(|entry| entry.belongs_to(writer, operation)) {
         let all = entry.fields.union(fields).cloned().collect();
         touch(entry, all, writer);
     } else {
@@ -250,10 +204,7 @@ fn entries_after(old: Option<&Value>, new: &Value) -> Vec<Entry> {
     let reset = new
         .pointer("/metadata/managedFields")
         .and_then(Value::as_array)
-        .is_some_and(|list| {
-            list.iter()
-                .all(|entry| entry.as_object().is_some_and(Map::is_empty))
-        });
+        .is_some_and(|list| list.iter().all(|entry| entry.as_object().is_some_and(Map::is_empty)));
     match old {
         Some(old) if !reset => parse(old),
         _ => Vec::new(),
@@ -261,11 +212,7 @@ fn entries_after(old: Option<&Value>, new: &Value) -> Vec<Entry> {
 }
 
 fn store(object: &mut Value, entries: Vec<Entry>) {
-    let list: Vec<Value> = entries
-        .iter()
-        .filter(|entry| !entry.fields.is_empty())
-        .map(Entry::value)
-        .collect();
+    let list: Vec<Value> = entries.iter().filter(|entry| !entry.fields.is_empty()).map(Entry::value).collect();
     if list.is_empty() {
         object::metadata_mut(object).remove("managedFields");
     } else {
@@ -274,9 +221,7 @@ fn store(object: &mut Value, entries: Vec<Entry>) {
 }
 
 fn parse(object: &Value) -> Vec<Entry> {
-    let list = object
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array);
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array);
     list.into_iter()
         .flatten()
         .map(|entry| {
@@ -303,11 +248,7 @@ fn leaves(object: &Value) -> BTreeSet<Path> {
             "metadata" => {
                 for (key, value) in value.as_object().into_iter().flatten() {
                     if !SERVER_METADATA.contains(&key.as_str()) {
-                        collect_leaves(
-                            value,
-                            &mut vec!["metadata".to_owned(), key.clone()],
-                            &mut found,
-                        );
+                        collect_leaves(value, &mut vec!["metadata".to_owned(), key.clone()], &mut found);
                     }
                 }
             }
@@ -365,8 +306,7 @@ fn tree(fields: &BTreeSet<Path>) -> Value {
 }
 
 fn at<'a>(object: &'a Value, path: &Path) -> Option<&'a Value> {
-    path.iter()
-        .try_fold(object, |value, word| value.as_object()?.get(word))
+    path.iter().try_fold(object, |value, word| value.as_object()?.get(word))
 }
 
 fn set(object: &mut Value, path: &Path, value: Value) {
@@ -375,11 +315,7 @@ fn set(object: &mut Value, path: &Path, value: Value) {
         if !branch.is_object() {
             *branch = json!({});
         }
-        branch = branch
-            .as_object_mut()
-            .expect("just made an object")
-            .entry(word.clone())
-            .or_insert(Value::Null);
+        branch = branch.as_object_mut().expect("just made an object").entry(word.clone()).or_insert(Value::Null);
     }
     *branch = value;
 }
@@ -388,9 +324,7 @@ fn remove(object: &mut Value, path: &Path) {
     let Some((last, parents)) = path.split_last() else {
         return;
     };
-    let parent = parents
-        .iter()
-        .try_fold(object, |value, word| value.as_object_mut()?.get_mut(word));
+    let parent = parents.iter().try_fold(object, |value, word| value.as_object_mut()?.get_mut(word));
     if let Some(Value::Object(members)) = parent {
         members.remove(last);
     }
@@ -430,13 +364,11 @@ mod tests {
         let config = json!({"metadata": {"name": "c"}, "data": {"A": "1", "B": "1"}});
         let first = apply(None, &config, &writer("git"), false).expect("nobody else is there");
         let other = json!({"data": {"A": "2"}});
-        let refused =
-            apply(Some(&first), &other, &writer("operator"), false).expect_err("git owns A");
+        let refused = apply(Some(&first), &other, &writer("operator"), false).expect_err("git owns A");
         assert_eq!(refused[0].1.field, ".data.A");
         let forced = apply(Some(&first), &other, &writer("operator"), true).expect("forced");
         assert_eq!(owners(&forced, "/data/A"), ["operator"]);
-        let shrunk =
-            apply(Some(&forced), &json!({"data": {}}), &writer("git"), false).expect("its own");
+        let shrunk = apply(Some(&forced), &json!({"data": {}}), &writer("git"), false).expect("its own");
         assert_eq!(shrunk["data"], json!({"A": "2"}), "B was git's alone");
     }
 }

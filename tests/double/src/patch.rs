@@ -38,12 +38,9 @@ impl Node {
         match value {
             Value::Null => Self::Null,
             Value::Array(items) => Self::Array(items.iter().map(Self::of_stored).collect()),
-            Value::Object(members) => Self::Object(
-                members
-                    .iter()
-                    .map(|(key, member)| (key.clone(), Self::of_stored(member)))
-                    .collect(),
-            ),
+            Value::Object(members) => {
+                Self::Object(members.iter().map(|(key, member)| (key.clone(), Self::of_stored(member))).collect())
+            }
             scalar => Self::Scalar(go_text(scalar)),
         }
     }
@@ -53,17 +50,13 @@ impl Node {
         let malformed = |error: serde_json::Error| PatchError::Malformed(error.to_string());
         Ok(match raw.get().trim_start().as_bytes().first() {
             Some(b'{') => {
-                let members: BTreeMap<String, Box<RawValue>> =
-                    serde_json::from_str(raw.get()).map_err(malformed)?;
-                let parsed: Result<_, _> = members
-                    .iter()
-                    .map(|(key, member)| Ok((key.clone(), Self::of_patch(member)?)))
-                    .collect();
+                let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(raw.get()).map_err(malformed)?;
+                let parsed: Result<_, _> =
+                    members.iter().map(|(key, member)| Ok((key.clone(), Self::of_patch(member)?))).collect();
                 Self::Object(parsed?)
             }
             Some(b'[') => {
-                let items: Vec<Box<RawValue>> =
-                    serde_json::from_str(raw.get()).map_err(malformed)?;
+                let items: Vec<Box<RawValue>> = serde_json::from_str(raw.get()).map_err(malformed)?;
                 let parsed: Result<_, _> = items.iter().map(|item| Self::of_patch(item)).collect();
                 Self::Array(parsed?)
             }
@@ -77,12 +70,9 @@ impl Node {
             Self::Null => Value::Null,
             Self::Scalar(text) => serde_json::from_str(&text).unwrap_or(Value::Null),
             Self::Array(items) => items.into_iter().map(Self::into_value).collect(),
-            Self::Object(members) => Value::Object(
-                members
-                    .into_iter()
-                    .map(|(key, member)| (key, member.into_value()))
-                    .collect(),
-            ),
+            Self::Object(members) => {
+                Value::Object(members.into_iter().map(|(key, member)| (key, member.into_value())).collect())
+            }
         }
     }
 
@@ -91,9 +81,7 @@ impl Node {
         match self {
             Self::Object(members) => Ok(members.get(key).cloned().unwrap_or(Self::Null)),
             Self::Array(items) => Ok(items[index(key, items.len())?].clone()),
-            Self::Null | Self::Scalar(_) => {
-                Err(format!("{key} is below something that is no container"))
-            }
+            Self::Null | Self::Scalar(_) => Err(format!("{key} is below something that is no container")),
         }
     }
 
@@ -113,9 +101,7 @@ impl Node {
                 items.insert(at, value);
                 Ok(())
             }
-            Self::Null | Self::Scalar(_) => {
-                Err(format!("{key} is below something that is no container"))
-            }
+            Self::Null | Self::Scalar(_) => Err(format!("{key} is below something that is no container")),
         }
     }
 
@@ -132,26 +118,21 @@ impl Node {
 
     fn remove(&mut self, key: &str) -> Result<(), String> {
         match self {
-            Self::Object(members) => members
-                .remove(key)
-                .map(drop)
-                .ok_or_else(|| format!("unable to remove nonexistent key {key}")),
+            Self::Object(members) => {
+                members.remove(key).map(drop).ok_or_else(|| format!("unable to remove nonexistent key {key}"))
+            }
             Self::Array(items) => {
                 let at = index(key, items.len())?;
                 items.remove(at);
                 Ok(())
             }
-            Self::Null | Self::Scalar(_) => {
-                Err(format!("{key} is below something that is no container"))
-            }
+            Self::Null | Self::Scalar(_) => Err(format!("{key} is below something that is no container")),
         }
     }
 }
 
 fn index(key: &str, len: usize) -> Result<usize, String> {
-    let given: i64 = key
-        .parse()
-        .map_err(|_| format!("{key:?} is no array index"))?;
+    let given: i64 = key.parse().map_err(|_| format!("{key:?} is no array index"))?;
     let len = i64::try_from(len).map_err(|_| "an array without end".to_owned())?;
     let at = if given < 0 { given + len } else { given };
     if (0..len).contains(&at) {
@@ -191,26 +172,17 @@ struct Operation {
 
 impl Operation {
     fn parse(members: &BTreeMap<String, Box<RawValue>>) -> Result<Self, PatchError> {
-        let word = |member: &str| {
-            members
-                .get(member)
-                .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
-        };
+        let word = |member: &str| members.get(member).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
         Ok(Self {
             op: word("op").unwrap_or_else(|| "unknown".to_owned()),
             path: word("path"),
             from: word("from"),
-            value: members
-                .get("value")
-                .map(|raw| Node::of_patch(raw))
-                .transpose()?,
+            value: members.get("value").map(|raw| Node::of_patch(raw)).transpose()?,
         })
     }
 
     fn path(&self) -> Result<&str, String> {
-        self.path
-            .as_deref()
-            .ok_or_else(|| format!("{} operation without a path", self.op))
+        self.path.as_deref().ok_or_else(|| format!("{} operation without a path", self.op))
     }
 
     fn value(&self) -> Node {
@@ -246,10 +218,7 @@ impl Operation {
     }
 
     fn transfer(&self, document: &mut Node) -> Result<(), String> {
-        let from = self
-            .from
-            .as_deref()
-            .ok_or_else(|| format!("{} operation without from", self.op))?;
+        let from = self.from.as_deref().ok_or_else(|| format!("{} operation without from", self.op))?;
         let (parent, key) = find(document, from)?;
         let value = parent.get(&key)?;
         if self.op == "move" {
@@ -267,21 +236,14 @@ impl Operation {
             let (parent, key) = find(document, path)?;
             parent.get(&key)?
         };
-        if found == self.value() {
-            Ok(())
-        } else {
-            Err(format!("testing value {path} failed"))
-        }
+        if found == self.value() { Ok(()) } else { Err(format!("testing value {path} failed")) }
     }
 }
 
 /// The container a pointer's last word is looked up in, and that word.
 fn find<'a>(document: &'a mut Node, path: &str) -> Result<(&'a mut Node, String), String> {
     let missing = || format!("doc is missing path: {path:?}");
-    let words: Vec<String> = path
-        .split('/')
-        .map(|word| word.replace("~1", "/").replace("~0", "~"))
-        .collect();
+    let words: Vec<String> = path.split('/').map(|word| word.replace("~1", "/").replace("~0", "~")).collect();
     // The text before the first slash is not looked at, so a pointer without its leading slash means its parent.
     let [_, parents @ .., key] = words.as_slice() else {
         return Err(missing());

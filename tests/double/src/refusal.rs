@@ -41,28 +41,16 @@ impl Cause {
 
     /// A change that this field does not allow.
     pub fn forbidden(field: &str, message: &str) -> Self {
-        Self::new(
-            "FieldValueForbidden",
-            field,
-            &format!("Forbidden: {message}"),
-        )
+        Self::new("FieldValueForbidden", field, &format!("Forbidden: {message}"))
     }
 
     /// A field that has to be there.
     pub fn required(field: &str, message: &str) -> Self {
-        Self::new(
-            "FieldValueRequired",
-            field,
-            &format!("Required value: {message}"),
-        )
+        Self::new("FieldValueRequired", field, &format!("Required value: {message}"))
     }
 
     fn new(kind: &str, field: &str, message: &str) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            field: field.to_owned(),
-            message: message.to_owned(),
-        }
+        Self { kind: kind.to_owned(), field: field.to_owned(), message: message.to_owned() }
     }
 
     fn value(&self) -> Value {
@@ -73,13 +61,7 @@ impl Cause {
 impl Refusal {
     /// Any status at all, for scripted faults.
     pub fn new(code: u16, reason: &str, message: &str) -> Self {
-        Self {
-            code,
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            details: Value::Null,
-            headers: Vec::new(),
-        }
+        Self { code, reason: reason.to_owned(), message: message.to_owned(), details: Value::Null, headers: Vec::new() }
     }
 
     /// Adds a header, such as `Retry-After`.
@@ -122,24 +104,13 @@ impl Refusal {
 
     /// Validation failed: this one *has* causes.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: &[Cause]) -> Self {
-        let qualified = if group.is_empty() {
-            kind.to_owned()
-        } else {
-            format!("{kind}.{group}")
-        };
-        let sentences: Vec<String> = causes
-            .iter()
-            .map(|cause| format!("{}: {}", cause.field, cause.message))
-            .collect();
+        let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let sentences: Vec<String> = causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
         let listed = match sentences.as_slice() {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let mut refusal = Self::new(
-            422,
-            "Invalid",
-            &format!("{qualified} {name:?} is invalid: {listed}"),
-        );
+        let mut refusal = Self::new(422, "Invalid", &format!("{qualified} {name:?} is invalid: {listed}"));
         refusal.details = json!({
             "group": group, "kind": kind, "name": name,
             "causes": causes.iter().map(Cause::value).collect::<Vec<_>>(),
@@ -150,31 +121,20 @@ impl Refusal {
 
     /// A JSON Patch that does not apply, a failed `test` included: no causes, and a message that says nothing.
     pub(crate) fn patch_failed() -> Self {
-        let mut refusal = Self::new(
-            422,
-            "Invalid",
-            "the server rejected our request due to an error in our request",
-        );
+        let mut refusal = Self::new(422, "Invalid", "the server rejected our request due to an error in our request");
         refusal.details = json!({});
         refusal
     }
 
     /// The path names nothing that is served.
     pub(crate) fn no_such_path() -> Self {
-        let mut refusal = Self::new(
-            404,
-            "NotFound",
-            "the server could not find the requested resource",
-        );
+        let mut refusal = Self::new(404, "NotFound", "the server could not find the requested resource");
         refusal.details = json!({});
         refusal
     }
 
     pub(crate) fn method_not_allowed(resource: &Resource, action: &str) -> Self {
-        let message = format!(
-            "{action} is not supported on resources of kind {:?}",
-            resource.qualified()
-        );
+        let message = format!("{action} is not supported on resources of kind {:?}", resource.qualified());
         Self::new(405, "MethodNotAllowed", &message).about(resource, "")
     }
 

@@ -82,20 +82,12 @@ impl Resource {
 
     /// `group/version`, or just the version for core: an object's `apiVersion`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// `plural.group`, as error messages name a resource.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() {
-            self.plural.clone()
-        } else {
-            format!("{}.{}", self.plural, self.group)
-        }
+        if self.group.is_empty() { self.plural.clone() } else { format!("{}.{}", self.plural, self.group) }
     }
 
     /// The key of one of its objects.
@@ -103,11 +95,7 @@ impl Resource {
         ObjectKey {
             group: self.group.clone(),
             kind: self.kind.clone(),
-            namespace: if self.namespaced {
-                namespace.to_owned()
-            } else {
-                String::new()
-            },
+            namespace: if self.namespaced { namespace.to_owned() } else { String::new() },
             name: name.to_owned(),
         }
     }
@@ -156,43 +144,27 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn add(&mut self, resource: Resource) {
-        self.resources
-            .retain(|known| known.group != resource.group || known.plural != resource.plural);
+        self.resources.retain(|known| known.group != resource.group || known.plural != resource.plural);
         self.resources.push(Arc::new(resource));
     }
 
-    pub(crate) fn by_path(
-        &self,
-        group: &str,
-        version: &str,
-        plural: &str,
-    ) -> Option<Arc<Resource>> {
+    pub(crate) fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         self.resources
             .iter()
-            .find(|known| {
-                known.group == group && known.version == version && known.plural == plural
-            })
+            .find(|known| known.group == group && known.version == version && known.plural == plural)
             .cloned()
     }
 
     pub(crate) fn is_builtin_group(&self, group: &str, version: &str) -> bool {
-        self.resources
-            .iter()
-            .any(|known| known.builtin && known.group == group && known.version == version)
+        self.resources.iter().any(|known| known.builtin && known.group == group && known.version == version)
     }
 
     pub(crate) fn by_object(&self, api_version: &str, kind: &str) -> Option<Arc<Resource>> {
-        self.resources
-            .iter()
-            .find(|known| known.kind == kind && known.api_version() == api_version)
-            .cloned()
+        self.resources.iter().find(|known| known.kind == kind && known.api_version() == api_version).cloned()
     }
 
     pub(crate) fn by_kind(&self, kind: &str) -> Option<Arc<Resource>> {
-        self.resources
-            .iter()
-            .find(|known| known.answers_to(kind))
-            .cloned()
+        self.resources.iter().find(|known| known.answers_to(kind)).cloned()
     }
 
     pub(crate) fn all(&self) -> &[Arc<Resource>] {
@@ -215,43 +187,26 @@ impl Default for Registry {
             resource.create_on_update = true;
             resource
         };
-        let mut lease = puttable(Resource::builtin(
-            "coordination.k8s.io",
-            "v1",
-            "leases",
-            "Lease",
-        ));
+        let mut lease = puttable(Resource::builtin("coordination.k8s.io", "v1", "leases", "Lease"));
         lease.unconditional_update = false;
-        let mut slices =
-            Resource::builtin("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
+        let mut slices = Resource::builtin("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice");
         slices.generation = Generation::AllButMetadata;
         let served = [
             core("configmaps", "ConfigMap"),
             core("secrets", "Secret"),
-            puttable(returned(
-                core("services", "Service").with_status(Generation::None),
-            )),
+            puttable(returned(core("services", "Service").with_status(Generation::None))),
             returned(core("pods", "Pod").with_status(Generation::Spec)),
             returned(core("serviceaccounts", "ServiceAccount")),
             puttable(core("events", "Event")),
-            lone(returned(
-                core("namespaces", "Namespace").with_status(Generation::None),
-            )),
-            Resource::builtin("apps", "v1", "deployments", "Deployment")
-                .with_status(Generation::SpecAndAnnotations),
-            Resource::builtin("apps", "v1", "statefulsets", "StatefulSet")
-                .with_status(Generation::Spec),
+            lone(returned(core("namespaces", "Namespace").with_status(Generation::None))),
+            Resource::builtin("apps", "v1", "deployments", "Deployment").with_status(Generation::SpecAndAnnotations),
+            Resource::builtin("apps", "v1", "statefulsets", "StatefulSet").with_status(Generation::Spec),
             Resource::builtin("batch", "v1", "jobs", "Job").with_status(Generation::Spec),
             slices,
             lease,
             puttable(Resource::builtin("events.k8s.io", "v1", "events", "Event")),
-            Resource::builtin(
-                "autoscaling",
-                "v2",
-                "horizontalpodautoscalers",
-                "HorizontalPodAutoscaler",
-            )
-            .with_status(Generation::None),
+            Resource::builtin("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+                .with_status(Generation::None),
             lone(
                 Resource::builtin(
                     "apiextensions.k8s.io",
@@ -261,37 +216,11 @@ impl Default for Registry {
                 )
                 .with_status(Generation::Spec),
             ),
-            Resource::custom(
-                "networking.istio.io",
-                "v1",
-                "virtualservices",
-                "VirtualService",
-                true,
-            ),
-            Resource::custom(
-                "gateway.networking.k8s.io",
-                "v1",
-                "httproutes",
-                "HTTPRoute",
-                true,
-            ),
-            Resource::custom(
-                "learningloop.io",
-                "v1alpha1",
-                "learningrollouts",
-                "LearningRollout",
-                true,
-            ),
-            Resource::custom(
-                "learningloop.io",
-                "v1alpha1",
-                "learningrollbacks",
-                "LearningRollback",
-                true,
-            ),
+            Resource::custom("networking.istio.io", "v1", "virtualservices", "VirtualService", true),
+            Resource::custom("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute", true),
+            Resource::custom("learningloop.io", "v1alpha1", "learningrollouts", "LearningRollout", true),
+            Resource::custom("learningloop.io", "v1alpha1", "learningrollbacks", "LearningRollback", true),
         ];
-        Self {
-            resources: served.into_iter().map(Arc::new).collect(),
-        }
+        Self { resources: served.into_iter().map(Arc::new).collect() }
     }
 }

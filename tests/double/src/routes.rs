@@ -64,52 +64,26 @@ impl Outcome {
     }
 
     fn ok(body: Value) -> Self {
-        Self::Object {
-            code: 200,
-            body,
-            changed: false,
-        }
+        Self::Object { code: 200, body, changed: false }
     }
 }
 
 /// Reads a request: what the log says of it, and where it goes.
-pub(crate) fn read(
-    registry: &Registry,
-    by: By,
-    parts: &Parts,
-    body: &Bytes,
-) -> (Request, Result<Route, Refusal>) {
+pub(crate) fn read(registry: &Registry, by: By, parts: &Parts, body: &Bytes) -> (Request, Result<Route, Refusal>) {
     let query: BTreeMap<String, String> =
-        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
-            .into_owned()
-            .collect();
+        form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
     let path = parts.uri.path().to_owned();
     let route = route(registry, &parts.method, &path, &query);
     let body = serde_json::from_slice(body).unwrap_or_else(|_| match body.as_ref() {
         b"" => Value::Null,
         other => Value::String(String::from_utf8_lossy(other).into_owned()),
     });
-    let given = |name: &str| {
-        parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-    };
+    let given = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let (resource, key, subresource) = match &route {
-        Ok(Route::Resource {
-            resource,
-            namespace,
-            name,
-            subresource,
-            ..
-        }) => {
+        Ok(Route::Resource { resource, namespace, name, subresource, .. }) => {
             let name = name.as_deref().unwrap_or_else(|| object::name(&body));
             let key = resource.key(namespace.as_deref().unwrap_or_default(), name);
-            (
-                Some(resource.qualified()),
-                Some(key).filter(|key| !key.name.is_empty()),
-                subresource.clone(),
-            )
+            (Some(resource.qualified()), Some(key).filter(|key| !key.name.is_empty()), subresource.clone())
         }
         _ => (None, None, None),
     };
@@ -138,30 +112,19 @@ pub(crate) fn read(
     (request, route)
 }
 
-fn route(
-    registry: &Registry,
-    method: &Method,
-    path: &str,
-    query: &BTreeMap<String, String>,
-) -> Result<Route, Refusal> {
+fn route(registry: &Registry, method: &Method, path: &str, query: &BTreeMap<String, String>) -> Result<Route, Refusal> {
     let words: Vec<&str> = path.split('/').filter(|word| !word.is_empty()).collect();
     let (group, version, rest) = match words.as_slice() {
         ["api", version, rest @ ..] if !rest.is_empty() => ("", *version, rest),
         ["apis", group, version, rest @ ..] if !rest.is_empty() => (*group, *version, rest),
         _ => return Ok(Route::Discovery(path.to_owned())),
     };
-    if group == "authorization.k8s.io"
-        && rest
-            .last()
-            .is_some_and(|plural| plural.ends_with("accessreviews"))
-    {
+    if group == "authorization.k8s.io" && rest.last().is_some_and(|plural| plural.ends_with("accessreviews")) {
         return Ok(Route::Review);
     }
     // /namespaces/NAME is itself an object, and also what the objects inside begin with.
     let (namespace, rest) = match rest {
-        ["namespaces", namespace, inside @ ..]
-            if !inside.is_empty() && !matches!(inside, ["status" | "finalize"]) =>
-        {
+        ["namespaces", namespace, inside @ ..] if !inside.is_empty() && !matches!(inside, ["status" | "finalize"]) => {
             (Some(*namespace), inside)
         }
         _ => (None, rest),
@@ -199,13 +162,7 @@ fn route(
 }
 
 /// Does what a request asks for.
-pub(crate) fn carry_out(
-    store: &mut Store,
-    route: &Route,
-    headers: &HeaderMap,
-    body: &Bytes,
-    by: By,
-) -> Outcome {
+pub(crate) fn carry_out(store: &mut Store, route: &Route, headers: &HeaderMap, body: &Bytes, by: By) -> Outcome {
     match route {
         Route::Discovery(path) => discovery::answer(&store.registry, path).map_or_else(
             || Outcome::Nowhere,
@@ -227,11 +184,7 @@ fn review(body: &Bytes) -> Outcome {
     match serde_json::from_slice::<Value>(body) {
         Ok(mut review) => {
             review["status"] = json!({"allowed": true});
-            Outcome::Object {
-                code: 201,
-                body: review,
-                changed: false,
-            }
+            Outcome::Object { code: 201, body: review, changed: false }
         }
         Err(error) => Outcome::Refused(Refusal::bad_request(&error.to_string())),
     }
@@ -254,32 +207,13 @@ struct Call<'a> {
 
 impl<'a> Call<'a> {
     fn new(route: &'a Route, headers: &'a HeaderMap, body: &'a Bytes, by: By) -> Self {
-        let Route::Resource {
-            resource,
-            namespace,
-            name,
-            subresource,
-            method,
-            query,
-        } = route
-        else {
+        let Route::Resource { resource, namespace, name, subresource, method, query } = route else {
             unreachable!("only routes to resources are called");
         };
-        let header = |name: header::HeaderName| {
-            headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or_default()
-        };
-        let content_type = header(header::CONTENT_TYPE)
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim();
-        let agent = header(header::USER_AGENT)
-            .split('/')
-            .next()
-            .unwrap_or_default();
+        let header =
+            |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let content_type = header(header::CONTENT_TYPE).split(';').next().unwrap_or_default().trim();
+        let agent = header(header::USER_AGENT).split('/').next().unwrap_or_default();
         // An apply has to name its manager; other writes are credited to the client program.
         let fallback = match content_type {
             "application/apply-patch+yaml" => "",
@@ -295,10 +229,7 @@ impl<'a> Call<'a> {
             query,
             content_type,
             metadata_only: header(header::ACCEPT).contains("as=PartialObjectMetadata"),
-            manager: query
-                .get("fieldManager")
-                .map_or(fallback, String::as_str)
-                .to_owned(),
+            manager: query.get("fieldManager").map_or(fallback, String::as_str).to_owned(),
             body,
             by,
         }
@@ -309,67 +240,39 @@ impl<'a> Call<'a> {
             ("GET", None) if self.asked("watch") => Ok(Outcome::Watch(Box::new(self.watching()?))),
             ("GET", None) => self.list(store),
             ("GET", Some(name)) => {
-                let key = self
-                    .resource
-                    .key(self.namespace.as_deref().unwrap_or_default(), name);
-                let found = store
-                    .get(&key)
-                    .ok_or_else(|| Refusal::not_found(self.resource, name))?;
+                let key = self.resource.key(self.namespace.as_deref().unwrap_or_default(), name);
+                let found = store.get(&key).ok_or_else(|| Refusal::not_found(self.resource, name))?;
                 Ok(Outcome::ok(self.shown(found)))
             }
             ("POST", None) => {
                 let body = self.json()?;
-                store
-                    .create(self.target(&body)?, &body)
-                    .map(|written| self.written(written))
+                store.create(self.target(&body)?, &body).map(|written| self.written(written))
             }
             ("PUT", Some(_)) => {
                 let body = self.json()?;
-                store
-                    .replace(&self.target(&body)?, &body)
-                    .map(|written| self.written(written))
+                store.replace(&self.target(&body)?, &body).map(|written| self.written(written))
             }
             ("PATCH", Some(_)) => {
                 let target = self.target(&Value::Null)?;
-                store
-                    .patch(&target, self.patch_kind()?, self.body)
-                    .map(|written| self.written(written))
+                store.patch(&target, self.patch_kind()?, self.body).map(|written| self.written(written))
             }
             ("DELETE", Some(_)) => {
-                let options = if self.body.is_empty() {
-                    Value::Null
-                } else {
-                    self.json()?
-                };
-                store
-                    .delete(&self.target(&options)?, &options)
-                    .map(|written| self.written(written))
+                let options = if self.body.is_empty() { Value::Null } else { self.json()? };
+                store.delete(&self.target(&options)?, &options).map(|written| self.written(written))
             }
             ("DELETE", None) => self.delete_collection(store),
-            (method, _) => Err(Refusal::method_not_allowed(
-                self.resource,
-                &method.to_lowercase(),
-            )),
+            (method, _) => Err(Refusal::method_not_allowed(self.resource, &method.to_lowercase())),
         }
     }
 
     fn asked(&self, parameter: &str) -> bool {
-        self.query
-            .get(parameter)
-            .is_some_and(|value| matches!(value.as_str(), "true" | "1"))
+        self.query.get(parameter).is_some_and(|value| matches!(value.as_str(), "true" | "1"))
     }
 
     fn json(&self) -> Result<Value, Refusal> {
-        let body: Value = serde_json::from_slice(self.body).map_err(|error| {
-            Refusal::bad_request(&format!(
-                "couldn't get version/kind; json parse error: {error}"
-            ))
-        })?;
-        if body.is_object() {
-            Ok(body)
-        } else {
-            Err(Refusal::bad_request("the body is no object"))
-        }
+        let body: Value = serde_json::from_slice(self.body)
+            .map_err(|error| Refusal::bad_request(&format!("couldn't get version/kind; json parse error: {error}")))?;
+        if body.is_object() { Ok(body) } else { Err(Refusal::bad_request("the body is no object")) }
     }
 
     fn target(&self, body: &Value) -> Result<Target, Refusal> {
@@ -384,12 +287,7 @@ impl<'a> Call<'a> {
                     Method::PATCH => "PatchOptions",
                     _ => "DeleteOptions",
                 };
-                return Err(Refusal::invalid(
-                    "meta.k8s.io",
-                    kind,
-                    "",
-                    &[Cause::invalid("dryRun", &message)],
-                ));
+                return Err(Refusal::invalid("meta.k8s.io", kind, "", &[Cause::invalid("dryRun", &message)]));
             }
         };
         Ok(Target {
@@ -406,12 +304,8 @@ impl<'a> Call<'a> {
         match self.content_type {
             "application/json-patch+json" => Ok(PatchKind::Json),
             "application/merge-patch+json" => Ok(PatchKind::Merge),
-            "application/strategic-merge-patch+json" if self.resource.builtin => {
-                Ok(PatchKind::Strategic)
-            }
-            "application/apply-patch+yaml" => Ok(PatchKind::Apply {
-                force: self.asked("force"),
-            }),
+            "application/strategic-merge-patch+json" if self.resource.builtin => Ok(PatchKind::Strategic),
+            "application/apply-patch+yaml" => Ok(PatchKind::Apply { force: self.asked("force") }),
             other => Err(Refusal::new(
                 415,
                 "UnsupportedMediaType",
@@ -421,22 +315,14 @@ impl<'a> Call<'a> {
     }
 
     fn shown(&self, object: &Value) -> Value {
-        if self.metadata_only {
-            metadata_only(object)
-        } else {
-            object.clone()
-        }
+        if self.metadata_only { metadata_only(object) } else { object.clone() }
     }
 
     fn written(&self, written: Written) -> Outcome {
         let whole = written.body["kind"] == json!("Status");
         Outcome::Object {
             code: written.code,
-            body: if whole {
-                written.body
-            } else {
-                self.shown(&written.body)
-            },
+            body: if whole { written.body } else { self.shown(&written.body) },
             changed: written.changed,
         }
     }
@@ -483,21 +369,16 @@ impl<'a> Call<'a> {
             "apiVersion": self.resource.api_version(), "kind": format!("{}List", self.resource.kind),
             "metadata": {"resourceVersion": store.revision().to_string()}, "items": doomed,
         });
-        Ok(Outcome::Object {
-            code: 200,
-            body,
-            changed,
-        })
+        Ok(Outcome::Object { code: 200, body, changed })
     }
 
     fn watching(&self) -> Result<Watching, Refusal> {
         let number = |parameter: &str| -> Result<Option<u64>, Refusal> {
             match self.query.get(parameter).map(String::as_str) {
                 None | Some("" | "0") => Ok(None),
-                Some(text) => text
-                    .parse()
-                    .map(Some)
-                    .map_err(|_| Refusal::bad_request(&format!("invalid {parameter}: {text:?}"))),
+                Some(text) => {
+                    text.parse().map(Some).map_err(|_| Refusal::bad_request(&format!("invalid {parameter}: {text:?}")))
+                }
             }
         };
         Ok(Watching {

@@ -24,55 +24,33 @@ pub(crate) struct Selector {
 }
 
 impl Selector {
-    pub(crate) fn parse(
-        resource: &Resource,
-        query: &BTreeMap<String, String>,
-    ) -> Result<Self, Refusal> {
+    pub(crate) fn parse(resource: &Resource, query: &BTreeMap<String, String>) -> Result<Self, Refusal> {
         let given = |name: &str| query.get(name).map(String::as_str).unwrap_or_default();
-        Ok(Self {
-            labels: labels(given("labelSelector"))?,
-            fields: fields(resource, given("fieldSelector"))?,
-        })
+        Ok(Self { labels: labels(given("labelSelector"))?, fields: fields(resource, given("fieldSelector"))? })
     }
 
     pub(crate) fn matches(&self, object: &Value) -> bool {
-        let labels: BTreeMap<_, _> = object::strings(object, "/metadata/labels")
-            .into_iter()
-            .collect();
+        let labels: BTreeMap<_, _> = object::strings(object, "/metadata/labels").into_iter().collect();
         let labelled = self.labels.iter().all(|requirement| match requirement {
             Requirement::Exists(key) => labels.contains_key(key),
             Requirement::Absent(key) => !labels.contains_key(key),
-            Requirement::In(key, values) => {
-                labels.get(key).is_some_and(|value| values.contains(value))
-            }
-            Requirement::NotIn(key, values) => {
-                labels.get(key).is_none_or(|value| !values.contains(value))
-            }
+            Requirement::In(key, values) => labels.get(key).is_some_and(|value| values.contains(value)),
+            Requirement::NotIn(key, values) => labels.get(key).is_none_or(|value| !values.contains(value)),
         });
         labelled
-            && self
-                .fields
-                .iter()
-                .all(|(pointer, wanted, equal)| (object::text(object, pointer) == wanted) == *equal)
+            && self.fields.iter().all(|(pointer, wanted, equal)| (object::text(object, pointer) == wanted) == *equal)
     }
 }
 
 fn labels(text: &str) -> Result<Vec<Requirement>, Refusal> {
-    split_outside_parentheses(text)
-        .into_iter()
-        .map(|part| requirement(&part))
-        .collect()
+    split_outside_parentheses(text).into_iter().map(|part| requirement(&part)).collect()
 }
 
 fn requirement(part: &str) -> Result<Requirement, Refusal> {
     let unreadable = || Refusal::bad_request(&format!("unable to parse requirement: {part:?}"));
     if let Some((head, list)) = part.split_once('(') {
-        let values: Vec<String> = list
-            .strip_suffix(')')
-            .ok_or_else(unreadable)?
-            .split(',')
-            .map(|value| value.trim().to_owned())
-            .collect();
+        let values: Vec<String> =
+            list.strip_suffix(')').ok_or_else(unreadable)?.split(',').map(|value| value.trim().to_owned()).collect();
         let mut words = head.split_whitespace();
         return match (words.next(), words.next(), words.next()) {
             (Some(key), Some("in"), None) => Ok(Requirement::In(key.to_owned(), values)),
@@ -81,16 +59,10 @@ fn requirement(part: &str) -> Result<Requirement, Refusal> {
         };
     }
     if let Some((key, value)) = part.split_once("!=") {
-        return Ok(Requirement::NotIn(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Ok(Requirement::NotIn(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     if let Some((key, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
-        return Ok(Requirement::In(
-            key.trim().to_owned(),
-            vec![value.trim().to_owned()],
-        ));
+        return Ok(Requirement::In(key.trim().to_owned(), vec![value.trim().to_owned()]));
     }
     match part.strip_prefix('!') {
         Some(key) => Ok(Requirement::Absent(key.trim().to_owned())),
@@ -116,11 +88,7 @@ fn split_outside_parentheses(text: &str) -> Vec<String> {
             part.push(character);
         }
     }
-    parts
-        .into_iter()
-        .map(|part| part.trim().to_owned())
-        .filter(|part| !part.is_empty())
-        .collect()
+    parts.into_iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
 }
 
 fn fields(resource: &Resource, text: &str) -> Result<Vec<(String, String, bool)>, Refusal> {
@@ -129,24 +97,16 @@ fn fields(resource: &Resource, text: &str) -> Result<Vec<(String, String, bool)>
         .map(|part| {
             let (path, value, equal) = if let Some((path, value)) = part.split_once("!=") {
                 (path, value, false)
-            } else if let Some((path, value)) =
-                part.split_once("==").or_else(|| part.split_once('='))
-            {
+            } else if let Some((path, value)) = part.split_once("==").or_else(|| part.split_once('=')) {
                 (path, value, true)
             } else {
                 return Err(Refusal::bad_request(&format!("invalid selector: {part:?}")));
             };
             // Custom resources select by these two alone; each built-in kind has a few more of its own.
             if !resource.builtin && !matches!(path, "metadata.name" | "metadata.namespace") {
-                return Err(Refusal::bad_request(&format!(
-                    "field label not supported: {path}"
-                )));
+                return Err(Refusal::bad_request(&format!("field label not supported: {path}")));
             }
-            Ok((
-                format!("/{}", path.replace('.', "/")),
-                value.to_owned(),
-                equal,
-            ))
+            Ok((format!("/{}", path.replace('.', "/")), value.to_owned(), equal))
         })
         .collect()
 }
@@ -173,11 +133,7 @@ mod tests {
             ("labelSelector", "zone notin (a)", true),
             ("fieldSelector", "metadata.name=p", true),
             ("fieldSelector", "metadata.name!=p", false),
-            (
-                "fieldSelector",
-                "metadata.name=p,status.phase=Pending",
-                false,
-            ),
+            ("fieldSelector", "metadata.name=p,status.phase=Pending", false),
         ];
         let pods = Resource::builtin("", "v1", "pods", "Pod");
         for (kind, text, expected) in rows {
@@ -197,11 +153,7 @@ mod tests {
             ("fieldSelector", "metadata.name"),
         ] {
             let query = BTreeMap::from([(kind.to_owned(), text.to_owned())]);
-            assert_eq!(
-                Selector::parse(&widgets, &query).map_err(|refusal| refusal.code),
-                Err(400),
-                "{text}"
-            );
+            assert_eq!(Selector::parse(&widgets, &query).map_err(|refusal| refusal.code), Err(400), "{text}");
         }
     }
 }

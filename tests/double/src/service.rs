@@ -67,11 +67,7 @@ impl State {
 
     fn life(&self, by: By) -> Life {
         match by {
-            By::Client(generation) => self
-                .lives
-                .get(&generation)
-                .copied()
-                .unwrap_or(Life::Running),
+            By::Client(generation) => self.lives.get(&generation).copied().unwrap_or(Life::Running),
             By::Bystander => Life::Running,
         }
     }
@@ -146,10 +142,7 @@ fn settle(state: &mut State) -> Vec<Change> {
         }
         all.extend(fresh);
     }
-    panic!(
-        "the double's controllers do not come to rest; last change: {:?}",
-        all.last().map(|change| &change.key)
-    );
+    panic!("the double's controllers do not come to rest; last change: {:?}", all.last().map(|change| &change.key));
 }
 
 /// One client's connection to the double.
@@ -290,13 +283,8 @@ impl Connection {
                     logged.key = state
                         .store
                         .registry
-                        .by_object(
-                            crate::object::text(body, "/apiVersion"),
-                            crate::object::text(body, "/kind"),
-                        )
-                        .map(|resource| {
-                            resource.key(crate::object::namespace(body), crate::object::name(body))
-                        });
+                        .by_object(crate::object::text(body, "/apiVersion"), crate::object::text(body, "/kind"))
+                        .map(|resource| resource.key(crate::object::namespace(body), crate::object::name(body)));
                 }
             }
             outcome
@@ -316,8 +304,7 @@ impl Connection {
     }
 
     fn note_answer(&self, entry: usize, code: u16) {
-        self.shared
-            .with(|state| state.log.requests[entry].answered = Some(code));
+        self.shared.with(|state| state.log.requests[entry].answered = Some(code));
     }
 
     fn note(&self, entry: usize, outcome: &Outcome) {
@@ -352,30 +339,20 @@ fn broken(why: &str) -> BoxError {
 }
 
 fn refused(refusal: &Refusal) -> Response<AnswerBody> {
-    answer(
-        refusal.code,
-        &refusal.headers,
-        Bytes::from(refusal.status().to_string()),
-    )
+    answer(refusal.code, &refusal.headers, Bytes::from(refusal.status().to_string()))
 }
 
 fn answer(code: u16, headers: &[(String, String)], body: Bytes) -> Response<AnswerBody> {
-    let body = Full::new(body)
-        .map_err(|never| match never {})
-        .boxed_unsync();
+    let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
     response(code, headers, body)
 }
 
 fn response(code: u16, headers: &[(String, String)], body: AnswerBody) -> Response<AnswerBody> {
-    let mut builder = Response::builder()
-        .status(code)
-        .header(header::CONTENT_TYPE, "application/json");
+    let mut builder = Response::builder().status(code).header(header::CONTENT_TYPE, "application/json");
     for (name, value) in headers {
         builder = builder.header(name, value);
     }
-    builder
-        .body(body)
-        .expect("a fault script's headers are valid")
+    builder.body(body).expect("a fault script's headers are valid")
 }
 
 fn truncated(outcome: Outcome, bytes: usize) -> Response<AnswerBody> {
@@ -390,10 +367,7 @@ fn truncated(outcome: Outcome, bytes: usize) -> Response<AnswerBody> {
     };
     let mut kept = Bytes::from(whole);
     kept.truncate(bytes);
-    let end = io::Error::new(
-        io::ErrorKind::UnexpectedEof,
-        "connection closed within the body",
-    );
+    let end = io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed within the body");
     let frames = stream::iter([Ok(Frame::data(kept)), Err::<_, BoxError>(Box::new(end))]);
     response(code, &[], StreamBody::new(frames).boxed_unsync())
 }

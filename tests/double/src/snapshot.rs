@@ -46,9 +46,7 @@ fn without_uids(text: &str, given: &BTreeMap<String, ObjectKey>) -> String {
     let mut from = 0;
     while let Some(mark) = clean[from..].find(MARK).map(|at| from + at) {
         from = mark + MARK.len();
-        let known = mark
-            .checked_sub(8)
-            .and_then(|start| Some((start, given.get(clean.get(start..start + 36)?)?)));
+        let known = mark.checked_sub(8).and_then(|start| Some((start, given.get(clean.get(start..start + 36)?)?)));
         if let Some((start, key)) = known {
             let name = format!("<uid of {key}>");
             clean.replace_range(start..start + 36, &name);
@@ -86,10 +84,7 @@ fn time_length(bytes: &[u8]) -> Option<usize> {
     }
     let mut length = shape.len();
     if bytes.get(length) == Some(&b'.') {
-        length += 1 + bytes[length + 1..]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
+        length += 1 + bytes[length + 1..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     }
     match bytes.get(length)? {
         b'Z' => Some(length + 1),

@@ -76,13 +76,9 @@ impl Store {
     pub(crate) fn now(&self) -> String {
         let (wall, start) = self.started;
         let now = wall + start.elapsed();
-        let since = now
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or(Duration::ZERO);
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-        Timestamp::from_second(seconds)
-            .unwrap_or(Timestamp::UNIX_EPOCH)
-            .to_string()
+        Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
     }
 
     /// The next uid: counted, so that two runs of the same requests give the same ones.
@@ -115,19 +111,11 @@ impl Store {
     }
 
     /// Stores a new state (or, with `None`, the absence of any) under a new revision and returns it as stored.
-    pub(crate) fn commit(
-        &mut self,
-        resource: &Arc<Resource>,
-        key: ObjectKey,
-        after: Option<Value>,
-    ) -> Value {
+    pub(crate) fn commit(&mut self, resource: &Arc<Resource>, key: ObjectKey, after: Option<Value>) -> Value {
         self.revision += 1;
         let revision = self.revision.to_string();
         let before = self.objects.remove(&key);
-        let mut shown = after
-            .clone()
-            .or_else(|| before.clone())
-            .unwrap_or(Value::Null);
+        let mut shown = after.clone().or_else(|| before.clone()).unwrap_or(Value::Null);
         object::set_metadata(&mut shown, "resourceVersion", revision);
         if after.is_some() {
             self.objects.insert(key.clone(), shown.clone());
@@ -168,25 +156,15 @@ impl Store {
     /// What happened after a revision, or that it is too long ago to say.
     pub(crate) fn since(&self, revision: u64) -> Result<impl Iterator<Item = &Change>, String> {
         if revision < self.compacted {
-            return Err(format!(
-                "too old resource version: {revision} ({})",
-                self.compacted
-            ));
+            return Err(format!("too old resource version: {revision} ({})", self.compacted));
         }
-        Ok(self
-            .history
-            .iter()
-            .filter(move |change| change.revision > revision))
+        Ok(self.history.iter().filter(move |change| change.revision > revision))
     }
 
     /// Stores an object as it is, apart from what every stored object has: seeds and controllers.
     pub(crate) fn place(&mut self, resource: &Arc<Resource>, mut object: Value) -> Value {
         let key = resource.key(object::namespace(&object), object::name(&object));
-        assert!(
-            !key.name.is_empty(),
-            "{} without metadata.name",
-            resource.kind
-        );
+        assert!(!key.name.is_empty(), "{} without metadata.name", resource.kind);
         builtin::normalise(resource, &mut object);
         let old = self.get(&key).cloned().unwrap_or(Value::Null);
         for member in ["uid", "creationTimestamp", "generation"] {
@@ -198,8 +176,7 @@ impl Store {
             let uid = self.next_uid(&key);
             object::set_metadata(&mut object, "uid", uid);
         } else {
-            self.given
-                .insert(object::uid(&object).to_owned(), key.clone());
+            self.given.insert(object::uid(&object).to_owned(), key.clone());
         }
         if object::text(&object, "/metadata/creationTimestamp").is_empty() {
             object::set_metadata(&mut object, "creationTimestamp", self.now());

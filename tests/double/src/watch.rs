@@ -59,22 +59,13 @@ impl Watching {
     fn covers(&self, change: &Change) -> bool {
         change.resource.group == self.resource.group
             && change.resource.kind == self.resource.kind
-            && self
-                .namespace
-                .as_ref()
-                .is_none_or(|namespace| *namespace == change.key.namespace)
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == change.key.namespace)
     }
 
     /// A change as this watch sees it: an object that begins to match is added, one that ceases to is deleted.
     fn event(&self, change: &Change) -> Option<Bytes> {
-        let matched = change
-            .before
-            .as_ref()
-            .is_some_and(|object| self.selector.matches(object));
-        let matches = change
-            .after
-            .as_ref()
-            .is_some_and(|object| self.selector.matches(object));
+        let matched = change.before.as_ref().is_some_and(|object| self.selector.matches(object));
+        let matches = change.after.as_ref().is_some_and(|object| self.selector.matches(object));
         let kind = match (matched, matches) {
             (false, false) => return None,
             (false, true) => "ADDED",
@@ -91,11 +82,7 @@ impl Watching {
     }
 
     fn line(&self, kind: &str, shown: &Value) -> Bytes {
-        let shown = if self.metadata_only {
-            metadata_only(shown)
-        } else {
-            shown.clone()
-        };
+        let shown = if self.metadata_only { metadata_only(shown) } else { shown.clone() };
         line(kind, &shown)
     }
 
@@ -147,10 +134,7 @@ fn line(kind: &str, object: &Value) -> Bytes {
 }
 
 /// The stream behind a watch request.
-pub(crate) fn stream(
-    shared: &Arc<Shared>,
-    watching: Watching,
-) -> impl Stream<Item = Bytes> + Send + use<> {
+pub(crate) fn stream(shared: &Arc<Shared>, watching: Watching) -> impl Stream<Item = Bytes> + Send + use<> {
     let (pending, seen, epoch) = shared.with(|state| {
         let (pending, seen) = watching.opening(&state.store);
         (pending, seen, state.watch_epoch)
@@ -239,8 +223,7 @@ impl Cursor {
                     self.seen = self.seen.max(state.store.revision());
                 }
                 Err(too_old) => {
-                    self.pending
-                        .push_back(line("ERROR", &Refusal::expired(&too_old).status()));
+                    self.pending.push_back(line("ERROR", &Refusal::expired(&too_old).status()));
                     self.finished = true;
                 }
             }

@@ -43,8 +43,7 @@ pub(crate) enum PatchKind {
     Apply { force: bool },
 }
 
-const MODIFIED: &str =
-    "the object has been modified; please apply your changes to the latest version and try again";
+const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
 
 impl Target {
     pub(crate) fn key(&self) -> ObjectKey {
@@ -55,22 +54,13 @@ impl Target {
         Writer {
             manager: self.manager.clone(),
             api_version: self.resource.api_version(),
-            subresource: if self.status {
-                "status".to_owned()
-            } else {
-                String::new()
-            },
+            subresource: if self.status { "status".to_owned() } else { String::new() },
             time: store.now(),
         }
     }
 
     fn invalid(&self, causes: &[Cause]) -> Refusal {
-        Refusal::invalid(
-            &self.resource.group,
-            &self.resource.kind,
-            &self.name,
-            causes,
-        )
+        Refusal::invalid(&self.resource.group, &self.resource.kind, &self.name, causes)
     }
 
     pub(crate) fn not_found(&self) -> Refusal {
@@ -96,10 +86,7 @@ impl Target {
     }
 
     fn check_kind(&self, body: &Value) -> Result<(), Refusal> {
-        let (version, kind) = (
-            object::text(body, "/apiVersion"),
-            object::text(body, "/kind"),
-        );
+        let (version, kind) = (object::text(body, "/apiVersion"), object::text(body, "/kind"));
         let right = (version.is_empty() || version == self.resource.api_version())
             && (kind.is_empty() || kind == self.resource.kind);
         if right {
@@ -121,12 +108,7 @@ impl Store {
     }
 
     /// Creates; `record` says whether the writer is still to be credited with what it wrote.
-    fn create_owned(
-        &mut self,
-        mut target: Target,
-        mut new: Value,
-        record: bool,
-    ) -> Result<Written, Refusal> {
+    fn create_owned(&mut self, mut target: Target, mut new: Value, record: bool) -> Result<Written, Refusal> {
         target.check_kind(&new)?;
         if target.name.is_empty() {
             target.name = object::name(&new).to_owned();
@@ -137,10 +119,7 @@ impl Store {
             target.name = format!("{prefix}{:05x}", self.revision() + 1);
         }
         if target.name.is_empty() {
-            return Err(target.invalid(&[Cause::required(
-                "metadata.name",
-                "name or generateName is required",
-            )]));
+            return Err(target.invalid(&[Cause::required("metadata.name", "name or generateName is required")]));
         }
         self.check_namespace(&target)?;
         if let Some(why) = builtin::undecodable(&target.resource, &new) {
@@ -154,11 +133,7 @@ impl Store {
         }
         new["apiVersion"] = json!(target.resource.api_version());
         new["kind"] = json!(target.resource.kind);
-        for member in [
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "generation",
-        ] {
+        for member in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
             object::metadata_mut(&mut new).remove(member);
         }
         if target.resource.status
@@ -172,11 +147,7 @@ impl Store {
         builtin::normalise(&target.resource, &mut new);
         self.validate(&target, None, &new)?;
         if !matches!(object::resource_version(&new), "" | "0") {
-            return Err(Refusal::new(
-                500,
-                "",
-                "resourceVersion should not be set on objects to be created",
-            ));
+            return Err(Refusal::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         if self.get(&key).is_some() {
             return Err(Refusal::already_exists(&target.resource, &target.name));
@@ -189,21 +160,13 @@ impl Store {
         }
         if target.dry_run {
             object::set_metadata(&mut new, "uid", "dddddddd-0000-4000-8000-000000000000");
-            return Ok(Written {
-                code: 201,
-                body: new,
-                changed: false,
-            });
+            return Ok(Written { code: 201, body: new, changed: false });
         }
         let uid = self.next_uid(&key);
         object::set_metadata(&mut new, "uid", uid);
         self.admit(&target.resource, &mut new);
         let body = self.commit(&target.resource, key, Some(new));
-        Ok(Written {
-            code: 201,
-            body,
-            changed: true,
-        })
+        Ok(Written { code: 201, body, changed: true })
     }
 
     /// PUT.
@@ -235,12 +198,7 @@ impl Store {
     }
 
     /// PATCH.
-    pub(crate) fn patch(
-        &mut self,
-        target: &Target,
-        kind: PatchKind,
-        patch: &[u8],
-    ) -> Result<Written, Refusal> {
+    pub(crate) fn patch(&mut self, target: &Target, kind: PatchKind, patch: &[u8]) -> Result<Written, Refusal> {
         let old = self.get(&target.key()).cloned();
         if let PatchKind::Apply { force } = kind {
             return self.apply(target, old, patch, force);
@@ -254,17 +212,10 @@ impl Store {
             PatchError::Malformed(why) => Refusal::bad_request(&why),
             PatchError::Refused(_) => Refusal::patch_failed(),
         })?;
-        let moved = ["apiVersion", "kind"]
-            .iter()
-            .any(|member| new.get(member) != old.get(member));
+        let moved = ["apiVersion", "kind"].iter().any(|member| new.get(member) != old.get(member));
         if moved {
-            let cause = Cause::invalid(
-                "kind",
-                &format!(
-                    "Invalid value: {}: must be {}",
-                    new["kind"], target.resource.kind
-                ),
-            );
+            let cause =
+                Cause::invalid("kind", &format!("Invalid value: {}: must be {}", new["kind"], target.resource.kind));
             return Err(target.invalid(&[cause]));
         }
         if let Some(why) = builtin::undecodable(&target.resource, &new) {
@@ -276,49 +227,29 @@ impl Store {
         self.update(target, old, new, true)
     }
 
-    fn apply(
-        &mut self,
-        target: &Target,
-        old: Option<Value>,
-        body: &[u8],
-        force: bool,
-    ) -> Result<Written, Refusal> {
+    fn apply(&mut self, target: &Target, old: Option<Value>, body: &[u8], force: bool) -> Result<Written, Refusal> {
         if target.manager.is_empty() {
             let cause = Cause::required("fieldManager", "is required for apply patch");
-            return Err(Refusal::invalid(
-                "meta.k8s.io",
-                "PatchOptions",
-                "",
-                &[cause],
-            ));
+            return Err(Refusal::invalid("meta.k8s.io", "PatchOptions", "", &[cause]));
         }
         let configuration: Value = serde_json::from_slice(body).map_err(|error| {
-            Refusal::bad_request(&format!(
-                "error decoding YAML: the double reads JSON only: {error}"
-            ))
+            Refusal::bad_request(&format!("error decoding YAML: the double reads JSON only: {error}"))
         })?;
         target.check_kind(&configuration)?;
         target.check_names(&configuration)?;
         if configuration["metadata"].get("managedFields").is_some() {
             return Err(Refusal::bad_request("metadata.managedFields must be nil"));
         }
-        let applied = ownership::apply(old.as_ref(), &configuration, &target.writer(self), force)
-            .map_err(|conflicts| {
-            let mut managers: Vec<&str> = conflicts
-                .iter()
-                .map(|(manager, _)| manager.as_str())
-                .collect();
-            managers.dedup();
-            let causes: Vec<Cause> = conflicts.iter().map(|(_, cause)| cause.clone()).collect();
-            let message = format!(
-                "Apply failed with {} conflicts with {}",
-                causes.len(),
-                managers.join(", ")
-            );
-            let mut refusal = Refusal::new(409, "Conflict", &message);
-            refusal.details = Refusal::invalid("", "", "", &causes).details;
-            refusal
-        })?;
+        let applied =
+            ownership::apply(old.as_ref(), &configuration, &target.writer(self), force).map_err(|conflicts| {
+                let mut managers: Vec<&str> = conflicts.iter().map(|(manager, _)| manager.as_str()).collect();
+                managers.dedup();
+                let causes: Vec<Cause> = conflicts.iter().map(|(_, cause)| cause.clone()).collect();
+                let message = format!("Apply failed with {} conflicts with {}", causes.len(), managers.join(", "));
+                let mut refusal = Refusal::new(409, "Conflict", &message);
+                refusal.details = Refusal::invalid("", "", "", &causes).details;
+                refusal
+            })?;
         let Some(old) = old else {
             return self.create_applied(target, applied);
         };
@@ -337,27 +268,14 @@ impl Store {
     }
 
     /// From here on PUT and PATCH are one: the object as it is, and as the client wants it.
-    fn update(
-        &mut self,
-        target: &Target,
-        old: Value,
-        mut new: Value,
-        record: bool,
-    ) -> Result<Written, Refusal> {
+    fn update(&mut self, target: &Target, old: Value, mut new: Value, record: bool) -> Result<Written, Refusal> {
         let resource = &target.resource;
         match object::resource_version(&new) {
             "" | "0" if resource.unconditional_update => {}
             "" | "0" => {
-                let cause = Cause::invalid(
-                    "metadata.resourceVersion",
-                    "Invalid value: 0: must be specified for an update",
-                );
-                return Err(Refusal::invalid(
-                    &resource.group,
-                    &resource.plural,
-                    &target.name,
-                    &[cause],
-                ));
+                let cause =
+                    Cause::invalid("metadata.resourceVersion", "Invalid value: 0: must be specified for an update");
+                return Err(Refusal::invalid(&resource.group, &resource.plural, &target.name, &[cause]));
             }
             given if given != object::resource_version(&old) => {
                 return Err(Refusal::conflict(resource, &target.name, MODIFIED));
@@ -365,14 +283,9 @@ impl Store {
             _ => {}
         }
 
-        for member in [
-            "resourceVersion",
-            "creationTimestamp",
-            "generation",
-            "name",
-            "namespace",
-            "deletionGracePeriodSeconds",
-        ] {
+        for member in
+            ["resourceVersion", "creationTimestamp", "generation", "name", "namespace", "deletionGracePeriodSeconds"]
+        {
             object::copy_metadata(&old, &mut new, member);
         }
         if object::is_deleting(&old) {
@@ -397,37 +310,19 @@ impl Store {
         }
 
         if unchanged(&old, &new) {
-            return Ok(Written {
-                code: 200,
-                body: old,
-                changed: false,
-            });
+            return Ok(Written { code: 200, body: old, changed: false });
         }
         if target.dry_run {
-            return Ok(Written {
-                code: 200,
-                body: new,
-                changed: false,
-            });
+            return Ok(Written { code: 200, body: new, changed: false });
         }
         let key = target.key();
-        if object::is_deleting(&old)
-            && object::finalizers(&new).is_empty()
-            && !self.waits_for_contents(resource, &key)
+        if object::is_deleting(&old) && object::finalizers(&new).is_empty() && !self.waits_for_contents(resource, &key)
         {
             self.commit(resource, key, None);
-            return Ok(Written {
-                code: 200,
-                body: new,
-                changed: true,
-            });
+            return Ok(Written { code: 200, body: new, changed: true });
         }
         let body = self.commit(resource, key, Some(new));
-        Ok(Written {
-            code: 200,
-            body,
-            changed: true,
-        })
+        Ok(Written { code: 200, body, changed: true })
     }
 
     fn bump_generation(&self, target: &Target, old: &Value, new: &mut Value) {
@@ -436,12 +331,9 @@ impl Store {
         let bump = match resource.generation {
             Generation::None => false,
             Generation::Spec => differs("/spec"),
-            Generation::SpecAndAnnotations => {
-                differs("/spec") || (main && differs("/metadata/annotations"))
-            }
+            Generation::SpecAndAnnotations => differs("/spec") || (main && differs("/metadata/annotations")),
             Generation::AllButMetadata => {
-                builtin::generation_relevant(resource, old)
-                    != builtin::generation_relevant(resource, new)
+                builtin::generation_relevant(resource, old) != builtin::generation_relevant(resource, new)
             }
         };
         if bump {
@@ -460,18 +352,12 @@ impl Store {
                 causes.extend(validation(old, new));
             }
         }
-        if causes.is_empty() {
-            Ok(())
-        } else {
-            Err(target.invalid(&causes))
-        }
+        if causes.is_empty() { Ok(()) } else { Err(target.invalid(&causes)) }
     }
 }
 
 pub(crate) fn precondition(what: &str, wanted: &str, actual: &str) -> String {
-    format!(
-        "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}"
-    )
+    format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {actual}")
 }
 
 /// Whether nothing but the timestamps of managed fields differs, which is no reason for a new version.

@@ -1,11 +1,5 @@
 //! Watches as kube-runtime's watcher uses them: through closings, silence, compaction and the end of the server.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "test code"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "test code")]
 
 use std::{pin::Pin, time::Duration};
 
@@ -32,24 +26,15 @@ fn put(double: &Double, name: &str, value: &str) {
 /// What a watcher with backoff tells, as words.
 fn watch(client: Client, config: watcher::Config) -> Events {
     let api: Api<ConfigMap> = Api::namespaced(client, "learning");
-    let value = |map: &ConfigMap| {
-        map.data
-            .as_ref()
-            .map(|data| data["value"].clone())
-            .unwrap_or_default()
-    };
+    let value = |map: &ConfigMap| map.data.as_ref().map(|data| data["value"].clone()).unwrap_or_default();
     watcher(api, config)
         .default_backoff()
         .filter_map(move |event| async move {
             match event {
                 Ok(watcher::Event::Init) => Some("init".to_owned()),
-                Ok(watcher::Event::InitApply(map)) => {
-                    Some(format!("there {}={}", map.name_any(), value(&map)))
-                }
+                Ok(watcher::Event::InitApply(map)) => Some(format!("there {}={}", map.name_any(), value(&map))),
                 Ok(watcher::Event::InitDone) => Some("ready".to_owned()),
-                Ok(watcher::Event::Apply(map)) => {
-                    Some(format!("{}={}", map.name_any(), value(&map)))
-                }
+                Ok(watcher::Event::Apply(map)) => Some(format!("{}={}", map.name_any(), value(&map))),
                 Ok(watcher::Event::Delete(map)) => Some(format!("{} gone", map.name_any())),
                 Err(_) => None,
             }
@@ -60,10 +45,7 @@ fn watch(client: Client, config: watcher::Config) -> Events {
 async fn told(events: &mut Events, expected: &[&str]) {
     for expected in expected {
         let event = timeout(Duration::from_secs(900), events.next()).await;
-        assert_eq!(
-            event.expect("no event within 15 minutes").as_deref(),
-            Some(*expected)
-        );
+        assert_eq!(event.expect("no event within 15 minutes").as_deref(), Some(*expected));
     }
 }
 
@@ -74,10 +56,7 @@ async fn quiet(events: &mut Events) {
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_follows_by_list_and_by_streaming_list() {
-    for config in [
-        watcher::Config::default(),
-        watcher::Config::default().streaming_lists(),
-    ] {
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let double = Double::new();
         put(&double, "a", "1");
         let mut events = watch(double.client(), config);
@@ -103,10 +82,7 @@ async fn a_watch_tells_of_its_namespace_alone_unless_it_is_of_all() {
     double.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b", "namespace": "other"}}));
     double.put(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "c", "namespace": "learning"}}));
     for (api, expected) in [(of_one, vec!["a"]), (of_all, vec!["a", "b"])] {
-        let stream = api
-            .watch(&WatchParams::default().timeout(1), &since)
-            .await
-            .unwrap();
+        let stream = api.watch(&WatchParams::default().timeout(1), &since).await.unwrap();
         let events: Vec<WatchEvent<ConfigMap>> = stream.boxed().try_collect().await.unwrap();
         let names: Vec<String> = events
             .iter()
@@ -156,10 +132,7 @@ async fn a_short_history_answers_old_versions_with_410() {
     let api: Api<ConfigMap> = Api::namespaced(double.client(), "learning");
     for (value, gone) in [("2", false), ("3", false), ("4", true)] {
         put(&double, "a", value);
-        let stream = api
-            .watch(&WatchParams::default().timeout(1), &since)
-            .await
-            .unwrap();
+        let stream = api.watch(&WatchParams::default().timeout(1), &since).await.unwrap();
         let first = stream.boxed().try_next().await.unwrap().unwrap();
         let expired = matches!(&first, WatchEvent::Error(status) if status.code == 410 && status.reason == "Expired");
         assert_eq!(expired, gone, "{value}: {first:?}");
@@ -198,16 +171,8 @@ async fn a_watcher_survives_refused_lists_and_broken_watches() {
     let double = Double::new();
     put(&double, "a", "1");
     let failure = Refusal::new(503, "ServiceUnavailable", "starting");
-    double.on(
-        |request| request.method == "GET" && !request.watch,
-        Times::First(2),
-        Fault::Status(failure),
-    );
-    double.on(
-        |request| request.watch,
-        Times::First(3),
-        Fault::TruncateBody(10),
-    );
+    double.on(|request| request.method == "GET" && !request.watch, Times::First(2), Fault::Status(failure));
+    double.on(|request| request.watch, Times::First(3), Fault::TruncateBody(10));
     let mut events = watch(double.client(), watcher::Config::default());
     // Each attempt to list begins anew.
     told(&mut events, &["init", "init", "init", "there a=1", "ready"]).await;
@@ -224,9 +189,6 @@ async fn the_end_of_the_double_ends_its_watches() {
     let rest = tokio::spawn(stream.boxed().try_collect::<Vec<_>>());
     tokio::task::yield_now().await;
     drop(double);
-    let rest = timeout(Duration::from_secs(60), rest)
-        .await
-        .expect("the watch goes on")
-        .unwrap();
+    let rest = timeout(Duration::from_secs(60), rest).await.expect("the watch goes on").unwrap();
     assert_eq!(rest.unwrap().len(), 0);
 }

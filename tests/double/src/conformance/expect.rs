@@ -16,23 +16,17 @@ pub fn mismatch(expected: &Value, actual: &Value, at: &str) -> Option<String> {
         }),
         Value::Array(items) if items.first() == Some(&json!("$contains")) => {
             let wanted = items.get(1).unwrap_or(&Value::Null);
-            let found = actual
-                .as_array()
-                .is_some_and(|list| list.iter().any(|item| mismatch(wanted, item, at).is_none()));
+            let found =
+                actual.as_array().is_some_and(|list| list.iter().any(|item| mismatch(wanted, item, at).is_none()));
             (!found).then(|| format!("{at} should contain {wanted}"))
         }
         Value::Array(items) => {
             let list = actual.as_array().map(Vec::as_slice).unwrap_or_default();
             if !actual.is_array() || list.len() != items.len() {
-                return Some(format!(
-                    "{at} should have {} elements, but is {actual}",
-                    items.len()
-                ));
+                return Some(format!("{at} should have {} elements, but is {actual}", items.len()));
             }
             let pairs = items.iter().zip(list).enumerate();
-            pairs
-                .into_iter()
-                .find_map(|(n, (item, there))| mismatch(item, there, &format!("{at}/{n}")))
+            pairs.into_iter().find_map(|(n, (item, there))| mismatch(item, there, &format!("{at}/{n}")))
         }
         exact if exact == actual => None,
         exact => Some(format!("{at} should be {exact}, but is {actual}")),

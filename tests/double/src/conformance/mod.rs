@@ -61,15 +61,7 @@ pub struct Step {
 
 impl Step {
     fn new(method: &'static str, path: &str, content: Content, body: String) -> Self {
-        Self {
-            method,
-            path: path.to_owned(),
-            content,
-            body,
-            code: 200,
-            answer: json!({}),
-            keep: None,
-        }
+        Self { method, path: path.to_owned(), content, body, code: 200, answer: json!({}), keep: None }
     }
 
     fn get(path: &str) -> Self {
@@ -120,10 +112,7 @@ pub struct Scenario {
 
 impl Scenario {
     fn new(name: &'static str, steps: impl IntoIterator<Item = Step>) -> Self {
-        Self {
-            name,
-            steps: steps.into_iter().collect(),
-        }
+        Self { name, steps: steps.into_iter().collect() }
     }
 }
 
@@ -149,12 +138,7 @@ impl fmt::Display for Report {
         for (name, why) in &self.failed {
             writeln!(f, "{name}: {why}")?;
         }
-        write!(
-            f,
-            "{} scenarios held, {} did not",
-            self.passed.len(),
-            self.failed.len()
-        )
+        write!(f, "{} scenarios held, {} did not", self.passed.len(), self.failed.len())
     }
 }
 
@@ -163,9 +147,7 @@ impl fmt::Display for Report {
 pub async fn check(client: Client, namespace: &str) -> Report {
     let mut report = Report::default();
     if let Err(why) = prepare(&client, namespace).await {
-        report
-            .failed
-            .push(("preparing the namespace and the widgets", why));
+        report.failed.push(("preparing the namespace and the widgets", why));
         return report;
     }
     for (n, scenario) in scenarios().iter().enumerate() {
@@ -182,20 +164,10 @@ pub async fn check(client: Client, namespace: &str) -> Report {
 
 async fn run(client: &Client, scenario: &Scenario, texts: &mut Texts) -> Result<(), String> {
     for (n, step) in scenario.steps.iter().enumerate() {
-        let step_is = format!(
-            "step {} ({} {})",
-            n + 1,
-            step.method,
-            texts.fill(&step.path)
-        );
-        let (code, answer) = ask(client, step, texts)
-            .await
-            .map_err(|error| format!("{step_is}: {error}"))?;
+        let step_is = format!("step {} ({} {})", n + 1, step.method, texts.fill(&step.path));
+        let (code, answer) = ask(client, step, texts).await.map_err(|error| format!("{step_is}: {error}"))?;
         if code != step.code {
-            return Err(format!(
-                "{step_is}: answered {code}, expected {}: {answer}",
-                step.code
-            ));
+            return Err(format!("{step_is}: answered {code}, expected {}: {answer}", step.code));
         }
         if let Some(why) = mismatch(&texts.fill_all(&step.answer), &answer, "") {
             return Err(format!("{step_is}: {why}, in {answer}"));
@@ -221,9 +193,7 @@ async fn ask(client: &Client, step: &Step, texts: &Texts) -> Result<(u16, Value)
     let bytes = response.into_body().collect_bytes().await?;
     let text = String::from_utf8_lossy(&bytes);
     let answer = if path.contains("watch=true") && code == 200 {
-        text.lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-            .collect()
+        text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).collect()
     } else {
         serde_json::from_str(&text).unwrap_or_else(|_| json!(text))
     };
@@ -248,15 +218,10 @@ async fn prepare(client: &Client, namespace: &str) -> Result<(), String> {
     });
     let made = [
         Step::post("/api/v1/namespaces", json!({"metadata": {"name": "{ns}"}})),
-        Step::post(
-            "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-            definition,
-        ),
+        Step::post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition),
     ];
     for step in made {
-        let (code, answer) = ask(client, &step, &texts)
-            .await
-            .map_err(|error| error.to_string())?;
+        let (code, answer) = ask(client, &step, &texts).await.map_err(|error| error.to_string())?;
         if !matches!(code, 201 | 409) {
             return Err(format!("{} answered {code}: {answer}", step.path));
         }
@@ -313,23 +278,16 @@ impl Texts {
     }
 
     fn fill(&self, text: &str) -> String {
-        self.words
-            .iter()
-            .fold(text.to_owned(), |text, (word, value)| {
-                text.replace(word, value)
-            })
+        self.words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value))
     }
 
     fn fill_all(&self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.fill(text)),
             Value::Array(items) => items.iter().map(|item| self.fill_all(item)).collect(),
-            Value::Object(members) => Value::Object(
-                members
-                    .iter()
-                    .map(|(key, member)| (self.fill(key), self.fill_all(member)))
-                    .collect(),
-            ),
+            Value::Object(members) => {
+                Value::Object(members.iter().map(|(key, member)| (self.fill(key), self.fill_all(member))).collect())
+            }
             other => other.clone(),
         }
     }

@@ -387,11 +387,8 @@ fn services_and_leases() -> Vec<Scenario> {
 fn deleting() -> Vec<Scenario> {
     let cm = one(CONFIG_MAPS);
     let w = one(WIDGETS);
-    let finalized = || {
-        widget(
-            json!({"spec": {"n": 1}, "metadata": {"finalizers": ["example.com/a", "example.com/b"]}}),
-        )
-    };
+    let finalized =
+        || widget(json!({"spec": {"n": 1}, "metadata": {"finalizers": ["example.com/a", "example.com/b"]}}));
     vec![
         Scenario::new("a deletion says whom it deleted", [
             Step::post(CONFIG_MAPS, config_map(json!({}))).keep("a"),

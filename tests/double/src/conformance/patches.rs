@@ -29,21 +29,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 fn row(name: &'static str, patch: &str, answer: Option<Value>) -> Scenario {
     let cm = one(CONFIG_MAPS);
     let patched = Step::patch(&cm, JsonPatch, patch);
-    let mut steps = vec![
-        Step::post(
-            CONFIG_MAPS,
-            config_map(json!({"A": "1", "M": "a<b>&c\u{2028}d"})),
-        )
-        .keep("a"),
-    ];
+    let mut steps = vec![Step::post(CONFIG_MAPS, config_map(json!({"A": "1", "M": "a<b>&c\u{2028}d"}))).keep("a")];
     match answer {
         Some(answer) => steps.push(patched.answers(200, answer)),
         None => {
             steps.push(patched.answers(422, refused()));
-            steps.push(Step::get(&cm).answers(
-                200,
-                json!({"data": {"A": "1"}, "metadata": {"resourceVersion": "{a.rv}"}}),
-            ));
+            steps.push(
+                Step::get(&cm).answers(200, json!({"data": {"A": "1"}, "metadata": {"resourceVersion": "{a.rv}"}})),
+            );
         }
     }
     Scenario::new(name, steps)
@@ -172,21 +165,14 @@ fn merges() -> Vec<Scenario> {
             "a merge patch that changes nothing keeps the resourceVersion",
             [
                 Step::post(CONFIG_MAPS, config_map(json!({"A": "1"}))).keep("a"),
-                Step::patch(
-                    &cm,
-                    MergePatch,
-                    r#"{"data":{"A":"1","B":null},"metadata":{"annotations":{}}}"#,
-                )
-                .answers(200, json!({"metadata": {"resourceVersion": "{a.rv}"}})),
+                Step::patch(&cm, MergePatch, r#"{"data":{"A":"1","B":null},"metadata":{"annotations":{}}}"#)
+                    .answers(200, json!({"metadata": {"resourceVersion": "{a.rv}"}})),
             ],
         ),
         Scenario::new(
             "a merge patch replaces lists",
             [
-                Step::post(
-                    WIDGETS,
-                    widget(json!({"spec": {"list": [1, 2], "keep": true}})),
-                ),
+                Step::post(WIDGETS, widget(json!({"spec": {"list": [1, 2], "keep": true}}))),
                 Step::patch(&one(WIDGETS), MergePatch, r#"{"spec":{"list":[3]}}"#)
                     .answers(200, json!({"spec": {"list": [3], "keep": true}})),
             ],
@@ -198,9 +184,7 @@ fn applies() -> Vec<Scenario> {
     let cm = one(CONFIG_MAPS);
     let by = |manager: &str| format!("{cm}?fieldManager={manager}");
     let config = |data: &str| {
-        format!(
-            r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{{id}}"}},"data":{data}}}"#
-        )
+        format!(r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{{id}}"}},"data":{data}}}"#)
     };
     vec![
         Scenario::new("an apply names its manager", [

@@ -27,11 +27,7 @@ fn selected(selector: &str) -> String {
 
 /// A watch that ends by itself after a second.
 fn watch(query: &str, events: Value) -> Step {
-    Step::get(&format!(
-        "{}&watch=true&timeoutSeconds=1{query}",
-        selected("")
-    ))
-    .answers(200, events)
+    Step::get(&format!("{}&watch=true&timeoutSeconds=1{query}", selected(""))).answers(200, events)
 }
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -47,18 +43,14 @@ fn lists() -> Vec<Scenario> {
         ("%2C!tier", json!([])),
         ("%2Ctier%3Dfront", json!([named("a")])),
         ("%2Ctier!%3Dfront", json!([named("b")])),
-        (
-            "%2Ctier%20in%20(front%2Cback)",
-            json!([named("a"), named("b")]),
-        ),
+        ("%2Ctier%20in%20(front%2Cback)", json!([named("a"), named("b")])),
         ("%2Ctier%20notin%20(front)", json!([named("b")])),
     ];
-    let mut steps = vec![
-        Step::post(CONFIG_MAPS, labelled("b", "back")),
-        Step::post(CONFIG_MAPS, labelled("a", "front")),
-    ];
+    let mut steps =
+        vec![Step::post(CONFIG_MAPS, labelled("b", "back")), Step::post(CONFIG_MAPS, labelled("a", "front"))];
     steps.extend(rows.map(|(selector, items)| {
-        let list = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "*"}, "items": items});
+        let list =
+            json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "*"}, "items": items});
         Step::get(&selected(selector)).answers(200, list)
     }));
     vec![
