@@ -142,7 +142,7 @@ impl Cluster {
         let body = match body {
             Some(body) => {
                 request = request.header(header::CONTENT_TYPE, "application/json-patch+json");
-                serde_json::to_vec(body).map_err(|error| Refusal::Invalid(error.to_string()))?
+                as_go_writes_it(body)?
             }
             None => Vec::new(),
         };
@@ -155,6 +155,22 @@ impl Cluster {
     }
 }
 
+/// JSON as Go's encoder writes it. The API server compares the texts of a patch's `test` and of the stored value: one of
+/// these characters, spelt plainly, would never be equal to itself.
+fn as_go_writes_it(body: &Value) -> Result<Vec<u8>, Refusal> {
+    let text = serde_json::to_string(body).map_err(|error| Refusal::Invalid(error.to_string()))?;
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+            }
+            plain => escaped.push(plain),
+        }
+    }
+    Ok(escaped.into_bytes())
+}
+
 /// Escapes a label selector for a query string.
 fn percent(text: &str) -> String {
     text.bytes()
@@ -163,4 +179,17 @@ fn percent(text: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_spells_values_as_the_api_server_does() {
+        let body = serde_json::json!({"value": "a<b && c>d\u{2028}"});
+        let bytes = as_go_writes_it(&body).unwrap();
+        assert_eq!(bytes, br#"{"value":"a\u003cb \u0026\u0026 c\u003ed\u2028"}"#);
+        assert_eq!(serde_json::from_slice::<Value>(&bytes).unwrap(), body);
+    }
 }
