@@ -2,3 +2,4 @@
 //! everything back.
 
 pub mod api;
+pub mod decide;
