@@ -273,7 +273,10 @@ fn against(
             matching::pair(series, &bases)
         }
         _ => {
-            return Err(Cause::new("InvalidTrigger", "exactly one of baseline.captured and baseline.query must be set"));
+            return Err(Cause::new(
+                "InvalidTrigger",
+                "exactly one of baseline.captured and baseline.query must be set",
+            ));
         }
     };
     Ok(series.iter().zip(bases).map(|(one, base)| compare(baseline, comparator, one, base)).collect())
