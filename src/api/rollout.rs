@@ -524,6 +524,9 @@ pub struct BaselineStatus {
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub query: String,
+    /// The window it was taken over: another window has another baseline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<GoDuration>,
 }
 
 /// Where a trigger stands.

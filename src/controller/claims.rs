@@ -17,16 +17,17 @@ use super::{
 use crate::{
     api::{
         IN_FORCE,
-        condition::{self, Verdict, rollout as conditions},
+        condition::{self, Verdict},
         rollback::{FrozenPlan, LearningRollback, LearningRollbackSpec, Phase, RolloutRef},
         rollout::{
-            ActiveRollback, Evidence, LastRollback, LearningRollout, LearningRolloutStatus, Mode, RecordRef,
-            RollbackPlan,
+            ActiveRollback, LastRollback, LearningRollout, LearningRolloutStatus, Mode, RecordRef, RollbackPlan,
         },
     },
     decide::{
+        conditions::follow_claim,
         record_id,
         rollback::{Admission, Event, Grant, shorten},
+        rollout::Conviction,
     },
 };
 
@@ -143,13 +144,10 @@ pub(super) fn judge_manual(
 }
 
 /// The claim of a new execution that a trigger starts, or escalates to.
-pub(super) fn claim(
-    rollout: &LearningRollout,
-    rollback: &str,
-    reason: String,
-    evidence: Evidence,
-) -> Option<ActiveRollback> {
-    let plan = freeze(rollout, rollback)?;
+pub(super) fn claim(rollout: &LearningRollout, conviction: &Conviction) -> Option<ActiveRollback> {
+    let plan = freeze(rollout, &conviction.rollback)?;
+    let hold = rollout.spec.triggers.iter().find(|trigger| trigger.name == conviction.trigger)?.hold;
+    let evidence = &conviction.evidence;
     let status = rollout.status.as_ref();
     let episode = status.map_or(0, |status| status.episode) + 1;
     let (name, id) = execution_name(rollout, episode);
@@ -159,10 +157,13 @@ pub(super) fn claim(
         id,
         uid: None,
         episode,
-        rollback: rollback.to_owned(),
+        rollback: conviction.rollback.clone(),
         plan_type: plan.plan_type,
-        reason: shorten(&reason),
-        evidence: Some(evidence),
+        reason: shorten(&format!(
+            "trigger {}: {} is {} for {hold}",
+            conviction.trigger, evidence.value, evidence.condition
+        )),
+        evidence: Some(evidence.clone()),
         since: None,
         supersedes: present.map(|present| RecordRef { name: present.name.clone(), id: present.id.clone() }),
     })
@@ -191,18 +192,13 @@ fn record_of(rollout: &LearningRollout, active: &ActiveRollback) -> LearningRoll
 }
 
 impl Context {
-    /// Writes a rollout's status on exactly the version that was seen. The condition RollbackInForce follows the claim.
+    /// Writes a rollout's status on exactly the version that was seen.
     pub(super) async fn write_rollout(
         &self,
         rollout: &LearningRollout,
         mut status: LearningRolloutStatus,
     ) -> Result<LearningRollout, Setback> {
-        let verdict = match &status.active {
-            Some(active) => Verdict::yes("InForce", format!("{} is in force: {}", active.name, active.reason)),
-            None => Verdict::no("NothingInForce", "no rollback is in force"),
-        };
-        let generation = rollout.metadata.generation;
-        condition::set(&mut status.conditions, conditions::ROLLBACK_IN_FORCE, verdict, generation, self.clock.now());
+        follow_claim(&mut status, rollout.metadata.generation, self.clock.now());
         if rollout.status.as_ref() == Some(&status) {
             return Ok(rollout.clone());
         }

@@ -1,264 +1,348 @@
-//! What the standings of a rollout's triggers ask for: a start, an escalation, or nothing and why.
+//! From the standings of triggers to the rollout's status and what is to be done about it.
+//!
+//! At most one rollback starts at a time, the strongest of those that may; while one is in force triggers only escalate,
+//! and a person's word (suspend, pause, restore, release) outweighs every trigger. Status changes only where a state
+//! or a reason changed: a healthy rollout costs no API request.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::MicroTime, jiff::Timestamp};
 
-use super::{rollback::Event, timer::Standing};
-use crate::{
-    api::{
-        PAUSED_UNTIL,
-        condition::{self, Verdict, rollout as conditions},
-        rollout::{Evidence, LearningRollout, LearningRolloutStatus, Mode, Trigger, TriggerState, TriggerStatus},
-        step::PlanType,
+use super::{
+    conditions, instant,
+    timer::Standing,
+    words::{self, clip},
+};
+use crate::api::{
+    PAUSED_UNTIL,
+    rollback::{DesiredState, Phase},
+    rollout::{
+        ActiveRollback, BaselineStatus, Evidence, LearningRolloutSpec, LearningRolloutStatus, Mode, RollbackPlan,
+        Trigger, TriggerState, TriggerStatus,
     },
-    decide::rollback::{later, shorten},
+    step::PlanType,
 };
 
-/// What the standings are set against.
-#[derive(Clone, Debug, Default)]
+/// Reason of a trigger that has not been evaluated since the operator learnt of it.
+pub const NOT_EVALUATED: &str = "NotEvaluated";
+
+/// A rollout as it was observed.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub spec: &'a LearningRolloutSpec,
+    /// `metadata.generation`.
+    pub generation: Option<i64>,
+    /// `metadata.annotations`.
+    pub annotations: &'a BTreeMap<String, String>,
+    pub status: &'a LearningRolloutStatus,
+    pub facts: &'a Facts,
+}
+
+/// What other objects say about a rollout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// A record in force that this rollout did not start.
+    /// The record that `status.active` names, where it is known to exist.
+    pub active: Option<ActiveRecord>,
+    /// Name of a record in force that belongs to an earlier rollout of the same name.
     pub orphan: Option<String>,
-    /// The active record is being restored or released.
-    pub leaving: bool,
 }
 
-/// What to do.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Decision {
-    /// The status to write, if it differs.
-    pub status: LearningRolloutStatus,
-    /// Start, or escalate to, this.
-    pub start: Option<Start>,
-    /// Tell people.
-    pub events: Vec<Event>,
+/// Where the execution in force stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveRecord {
+    pub phase: Phase,
+    pub desired_state: DesiredState,
 }
 
-/// A rollback to start.
+/// A trigger that has just been evaluated. Pass only these: a conviction is one of the moment, and what else is known
+/// stands in the status.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Start {
+pub struct Evaluated {
+    /// Name of the trigger.
+    pub trigger: String,
+    pub standing: Standing,
+    /// A baseline that was captured with this evaluation.
+    pub baseline: Option<BaselineStatus>,
+}
+
+/// A rollback and what speaks for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conviction {
+    /// Name of the trigger.
+    pub trigger: String,
     /// Name of the plan.
     pub rollback: String,
-    /// Why, for people.
-    pub reason: String,
-    /// What convicts.
+    pub plan_type: PlanType,
+    /// Not held back by the breaker.
+    pub critical: bool,
     pub evidence: Evidence,
 }
 
-/// Decides. `standings` are those of the spec's triggers, by name; a trigger without one has not been asked yet.
-pub fn decide(rollout: &LearningRollout, standings: &[(String, Standing)], facts: &Facts, now: Timestamp) -> Decision {
-    let mut status = rollout.status.clone().unwrap_or_default();
-    let mut events = Vec::new();
-    let known: Vec<TriggerStatus> = std::mem::take(&mut status.triggers);
-    for trigger in &rollout.spec.triggers {
-        let before = known.iter().find(|status| status.name == trigger.name);
-        let standing = standings.iter().find(|(name, _)| *name == trigger.name).map(|(_, standing)| standing);
-        let after = trigger_status(trigger, before, standing);
-        if let Some(standing) = standing {
-            events.extend(transition(trigger, before, &after, standing));
-        }
-        status.triggers.push(after);
-    }
-    summarise(rollout, &mut status, now);
-    let fired = strongest(rollout, standings, &status, now);
-    let mut start = None;
-    if let Some((trigger, plan_type, evidence)) = fired {
-        let reason = reason(trigger, &evidence);
-        match held_back(rollout, &status, facts, plan_type, now) {
-            Some(_) if status.active.as_ref().is_some_and(|active| active.plan_type >= plan_type) => {}
-            Some((why, message)) => {
-                let text = format!("{reason}; not rolled back: {message}");
-                let newly = rollout.status.as_ref().is_none_or(|before| {
-                    condition::get(&before.conditions, conditions::BREACHING).is_none_or(|before| before.reason != why)
-                });
-                let verdict = Verdict::yes(why, text.clone());
-                condition::set(
-                    &mut status.conditions,
-                    conditions::BREACHING,
-                    verdict,
-                    rollout.metadata.generation,
-                    now,
-                );
-                if newly {
-                    events.push(Event { warning: true, reason: why, message: text });
-                }
-            }
-            None => start = Some(Start { rollback: trigger.rollback.clone(), reason, evidence }),
-        }
-    }
-    Decision { status, start, events }
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Take the claim and create the record.
+    Start(Conviction),
+    /// Take the claim from the weaker execution in force.
+    Escalate(Conviction),
+    /// Mode Observe: dry-run it. Once for each time it would have started.
+    WouldStart(Conviction),
+    /// Tell people. Once for each transition.
+    Event(Event),
 }
 
-/// Nothing in status moves while the state stays: a healthy rollout costs no request.
-fn trigger_status(trigger: &Trigger, before: Option<&TriggerStatus>, standing: Option<&Standing>) -> TriggerStatus {
-    let mut status =
-        before.cloned().unwrap_or_else(|| TriggerStatus { name: trigger.name.clone(), ..Default::default() });
-    let Some(standing) = standing else { return status };
-    let reason = standing.unknown.as_ref().map(|unknown| unknown.reason.clone());
-    let changed = status.state != standing.state || status.reason != reason;
-    status.since = standing.since.map(MicroTime);
-    if changed || before.is_none() {
-        status.state = standing.state;
-        status.reason = reason;
-        status.message = standing.unknown.as_ref().map(|unknown| shorten(&unknown.message));
-        status.value = standing.value.map(|value| value.to_string());
+/// An event of the rollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub kind: EventType,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+/// Type of an event, in Kubernetes' words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventType {
+    Normal,
+    Warning,
+}
+
+/// Why a firing trigger starts nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// One CamelCase word.
+    pub reason: &'static str,
+    /// The same for people.
+    pub message: String,
+}
+
+/// What a decision comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Equal to the status that was observed unless something is to be written.
+    pub status: LearningRolloutStatus,
+    /// At most one of them is not an event.
+    pub actions: Vec<Action>,
+    /// Convictions of this moment that start nothing, and why.
+    pub held: Vec<(Conviction, Held)>,
+}
+
+/// What may be done about a firing trigger.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Permission {
+    Start,
+    Escalate,
+    /// Mode Observe.
+    WouldStart,
+    Held(Held),
+}
+
+/// Decides. `observedGeneration` and the conditions Ready, Armed and Stalled are left to the caller.
+pub fn decide(view: &View<'_>, evaluated: &[Evaluated], now: Timestamp) -> Outcome {
+    let mut events = Vec::new();
+    let mut status = view.status.clone();
+    status.triggers = view.spec.triggers.iter().map(|trigger| record(view, trigger, evaluated, &mut events)).collect();
+
+    let mut permitted: Option<(Conviction, Permission)> = None;
+    let mut held = Vec::new();
+    for conviction in convictions(view.spec, evaluated) {
+        let Some(trigger) = view.spec.triggers.iter().find(|trigger| trigger.name == conviction.trigger) else {
+            continue;
+        };
+        match permission(view, trigger, conviction.evidence.since.as_ref(), now) {
+            Permission::Held(why) => held.push((conviction, why)),
+            // Ties go to the trigger that comes first in the spec.
+            _ if permitted.as_ref().is_some_and(|(best, _)| best.plan_type >= conviction.plan_type) => {}
+            granted => permitted = Some((conviction, granted)),
+        }
     }
-    status
+
+    let would_before = conditions::would_roll_back(&view.status.conditions).map(str::to_owned);
+    conditions::set(&mut status, view, now, &mut events);
+    let action = permitted.and_then(|(conviction, granted)| match granted {
+        Permission::Start => Some(Action::Start(conviction)),
+        Permission::Escalate => Some(Action::Escalate(conviction)),
+        Permission::WouldStart => {
+            let news = conditions::would_roll_back(&status.conditions) != would_before.as_deref();
+            news.then_some(Action::WouldStart(conviction))
+        }
+        Permission::Held(_) => None,
+    });
+    Outcome { status, actions: action.into_iter().chain(events.into_iter().map(Action::Event)).collect(), held }
+}
+
+/// From when on the breaches of a trigger count: a rollback that has ended cools down first. A critical trigger does not
+/// wait for that, but it too needs evidence from after the end: what was seen before led to the rollback that a person
+/// has just ended.
+pub fn evidence_from(
+    spec: &LearningRolloutSpec,
+    status: &LearningRolloutStatus,
+    trigger: &Trigger,
+) -> Option<Timestamp> {
+    let last = status.last_rollback.as_ref().filter(|last| matches!(last.phase.as_str(), "Restored" | "Released"))?;
+    let ended = last.finished_at.as_ref()?.0;
+    let cooldown = if trigger.critical { std::time::Duration::ZERO } else { spec.cooldown.get() };
+    Some(instant::after(ended, cooldown))
+}
+
+/// Until when the annotation pauses the rollout, if it does at `now`. What is no time pauses nothing, and is warned of by
+/// [`advice`](super::advice).
+pub fn paused_until(annotations: &BTreeMap<String, String>, now: Timestamp) -> Option<Timestamp> {
+    annotations.get(PAUSED_UNTIL)?.trim().parse::<Timestamp>().ok().filter(|until| *until > now)
+}
+
+/// The plan that a trigger names.
+pub fn plan<'a>(spec: &'a LearningRolloutSpec, trigger: &Trigger) -> Option<&'a RollbackPlan> {
+    spec.rollbacks.iter().find(|plan| plan.name == trigger.rollback)
+}
+
+/// The convictions of this moment, in the order of the spec.
+fn convictions<'a>(spec: &'a LearningRolloutSpec, evaluated: &'a [Evaluated]) -> impl Iterator<Item = Conviction> + 'a {
+    spec.triggers.iter().filter_map(move |trigger| {
+        let evidence = evaluated.iter().find(|one| one.trigger == trigger.name)?.standing.conviction.clone()?;
+        Some(Conviction {
+            trigger: trigger.name.clone(),
+            rollback: trigger.rollback.clone(),
+            plan_type: plan(spec, trigger).map(|plan| plan.plan_type).unwrap_or_default(),
+            critical: trigger.critical,
+            evidence,
+        })
+    })
+}
+
+/// May a firing trigger have its way?
+pub(super) fn permission(view: &View<'_>, trigger: &Trigger, since: Option<&MicroTime>, now: Timestamp) -> Permission {
+    let held = |reason, message| Permission::Held(Held { reason, message });
+    let Some(plan) = plan(view.spec, trigger) else {
+        let message = format!("spec.rollbacks has no entry {}, which trigger {} names", trigger.rollback, trigger.name);
+        return held("UnknownRollback", message);
+    };
+    if let Some(active) = &view.status.active {
+        if let Some(why) = ending(active, view.facts.active) {
+            return Permission::Held(why);
+        }
+        if plan.plan_type <= active.plan_type {
+            let message =
+                format!("rollback {} ({}) is in force and no weaker than {}", active.name, active.rollback, plan.name);
+            return held("AlreadyInForce", message);
+        }
+    } else if let Some(orphan) = &view.facts.orphan {
+        let message = format!(
+            "rollback {orphan} of an earlier rollout of this name is in force: restore or release it, then triggers act again"
+        );
+        return held("OrphanInForce", message);
+    }
+    if view.spec.suspend {
+        return held("Suspended", "spec.suspend is true: nothing new starts and nothing escalates".to_owned());
+    }
+    if let Some(until) = paused_until(view.annotations, now) {
+        return held("Paused", format!("paused until {until} by the annotation {PAUSED_UNTIL}"));
+    }
+    if let Some(from) = evidence_from(view.spec, view.status, trigger)
+        && since.is_none_or(|since| since.0 < from)
+    {
+        return held("CoolingDown", format!("evidence counts only from {from} on: the last rollback has just ended"));
+    }
+    match (view.spec.mode, &view.status.active) {
+        (Mode::Observe, _) => Permission::WouldStart,
+        (Mode::Enforce, None) => Permission::Start,
+        (Mode::Enforce, Some(_)) => Permission::Escalate,
+    }
+}
+
+/// Why nothing may take over from the execution in force, whatever its strength. A person who holds its next move does
+/// not thereby hold back a stronger trigger: that is what pausing is for.
+fn ending(active: &ActiveRollback, record: Option<ActiveRecord>) -> Option<Held> {
+    let held = |reason, message| Some(Held { reason, message });
+    let ActiveRecord { phase, desired_state } = record?;
+    match (phase, desired_state) {
+        (Phase::Restoring, _) | (_, DesiredState::Restored) => {
+            held("Restoring", format!("rollback {} is being restored, which no trigger undoes", active.name))
+        }
+        (_, DesiredState::Released) => {
+            held("Releasing", format!("rollback {} is being released, which no trigger undoes", active.name))
+        }
+        (Phase::Unknown, _) => held(
+            "UnknownPhase",
+            format!("rollback {} was written by another version of the operator: it counts as in force", active.name),
+        ),
+        (phase, _) if phase.is_terminal() => held("Ending", format!("rollback {} is just ending", active.name)),
+        _ => None,
+    }
+}
+
+/// What the status says of a trigger, and the events of its transition.
+fn record(view: &View<'_>, trigger: &Trigger, evaluated: &[Evaluated], events: &mut Vec<Event>) -> TriggerStatus {
+    let known = view.status.triggers.iter().find(|known| known.name == trigger.name);
+    let unevaluated = || TriggerStatus {
+        name: trigger.name.clone(),
+        reason: Some(NOT_EVALUATED.to_owned()),
+        message: Some("the trigger has not been evaluated yet".to_owned()),
+        ..TriggerStatus::default()
+    };
+    let before = known.cloned().unwrap_or_else(unevaluated);
+    let captures = trigger.baseline.as_ref().is_some_and(|baseline| baseline.captured.is_some());
+    let Some(Evaluated { standing, baseline, .. }) = evaluated.iter().find(|one| one.trigger == trigger.name) else {
+        return TriggerStatus { baseline: before.baseline.clone().filter(|_| captures), ..before };
+    };
+    let mut after = before.clone();
+    after.since = standing.since.map(MicroTime);
+    after.baseline = baseline.clone().or(before.baseline.clone()).filter(|_| captures);
+    let reason = standing.cause.as_ref().map(|cause| words::reason(&cause.reason));
+    if standing.state != before.state || reason != before.reason {
+        after.state = standing.state;
+        after.reason = reason;
+        after.message = standing.cause.as_ref().map(|cause| clip(&cause.message, words::TEXT));
+        after.value = standing.value.as_ref().map(|value| clip(value, words::WORD));
+        transition(trigger, &before, &after, standing, events);
+    }
+    after
 }
 
 fn transition(
     trigger: &Trigger,
-    before: Option<&TriggerStatus>,
+    before: &TriggerStatus,
     after: &TriggerStatus,
     standing: &Standing,
-) -> Option<Event> {
-    let was = before.map(|before| before.state);
-    if was == Some(after.state) {
-        return None;
-    }
+    events: &mut Vec<Event>,
+) {
+    let mut tell =
+        |kind, reason, message: String| events.push(Event { kind, reason, message: clip(&message, words::TEXT) });
     let name = &trigger.name;
-    let value = standing.value.map_or_else(|| "no value".to_owned(), |value| value.to_string());
-    let condition = super::trigger::describe(trigger);
-    Some(match after.state {
-        TriggerState::Pending => {
-            let message = format!("trigger {name} breaches: {value} ({condition}); rolls back after {}", trigger.hold);
-            Event { warning: true, reason: "TriggerPending", message }
-        }
-        TriggerState::Firing => {
-            let message = format!("trigger {name} has breached for {}: {value} ({condition})", trigger.hold);
-            Event { warning: true, reason: "TriggerFiring", message }
-        }
-        TriggerState::Unknown => {
-            let unknown = standing.unknown.clone().unwrap_or_default();
-            // A feature that starts has no traffic and no history yet.
-            if was.is_none() && (EXPECTED.contains(&unknown.reason.as_str()) || unknown.reason == "NoData") {
-                return None;
+    let value = after.value.as_deref().unwrap_or("a value");
+    let condition = words::condition(trigger);
+    if after.state != before.state {
+        match (before.state, after.state) {
+            (_, TriggerState::Pending) => {
+                let due = standing.due.map_or_else(String::new, |due| format!(" at {due} unless it recovers"));
+                let message = format!("{name}: {value} ({condition}); fires{due}");
+                tell(EventType::Normal, "TriggerPending", message);
             }
-            let message = format!("trigger {name} cannot be judged: {}: {}", unknown.reason, unknown.message);
-            Event { warning: true, reason: "TriggerUnknown", message }
-        }
-        TriggerState::Ok if was.is_none() => return None,
-        TriggerState::Ok => {
-            Event { warning: false, reason: "TriggerRecovered", message: format!("trigger {name} is well: {value}") }
-        }
-    })
-}
-
-/// Reasons that are no fault of the metrics: there is too little to judge yet.
-const EXPECTED: [&str; 2] = ["GateNotMet", "BaselineNotReady"];
-
-fn is_blind(status: &TriggerStatus) -> bool {
-    status.reason.as_deref().is_some_and(|reason| !EXPECTED.contains(&reason))
-}
-
-fn summarise(rollout: &LearningRollout, status: &mut LearningRolloutStatus, now: Timestamp) {
-    let generation = rollout.metadata.generation;
-    status.observed_generation = generation;
-    let names = |wanted: &dyn Fn(&TriggerStatus) -> bool| {
-        let names: Vec<&str> = status.triggers.iter().filter(|of| wanted(of)).map(|of| of.name.as_str()).collect();
-        names.join(", ")
-    };
-    let breaching = names(&|of| matches!(of.state, TriggerState::Pending | TriggerState::Firing));
-    let blind = names(&is_blind);
-    let breaching = match breaching.is_empty() {
-        true => Verdict::no("NoTriggerBreaches", "no trigger breaches"),
-        false => Verdict::yes("TriggerBreaches", format!("breaching: {breaching}")),
-    };
-    let available = match blind.is_empty() {
-        true => Verdict::yes("Answered", "every trigger's queries are answered"),
-        false => {
-            let why = status.triggers.iter().filter(|of| is_blind(of)).find_map(|of| of.reason.clone());
-            Verdict::no(
-                why.unwrap_or_else(|| "QueryFailed".to_owned()),
-                format!("cannot be judged: {blind}; nothing is rolled back for that"),
-            )
-        }
-    };
-    condition::set(&mut status.conditions, conditions::BREACHING, breaching, generation, now);
-    condition::set(&mut status.conditions, conditions::METRICS_AVAILABLE, available, generation, now);
-    condition::set(
-        &mut status.conditions,
-        conditions::READY,
-        Verdict::yes("Evaluating", "the triggers are evaluated"),
-        generation,
-        now,
-    );
-}
-
-/// The strongest plan that a firing trigger asks for; among equals the first in the spec.
-fn strongest<'a>(
-    rollout: &'a LearningRollout,
-    standings: &[(String, Standing)],
-    status: &LearningRolloutStatus,
-    now: Timestamp,
-) -> Option<(&'a Trigger, PlanType, Evidence)> {
-    let mut best: Option<(&Trigger, PlanType, Evidence)> = None;
-    for trigger in &rollout.spec.triggers {
-        let standing = standings.iter().find(|(name, _)| *name == trigger.name).map(|(_, standing)| standing);
-        let Some(evidence) = standing.and_then(|standing| standing.evidence.clone()) else { continue };
-        if !trigger.critical && cooling(rollout, status, &evidence, now) {
-            continue;
-        }
-        let Some(plan) = rollout.spec.rollbacks.iter().find(|plan| plan.name == trigger.rollback) else { continue };
-        if best.as_ref().is_none_or(|(_, strength, _)| plan.plan_type > *strength) {
-            best = Some((trigger, plan.plan_type, evidence));
+            (_, TriggerState::Firing) => {
+                let message =
+                    format!("{name}: {value} ({condition}) for {}; asks for {}", trigger.hold, trigger.rollback);
+                tell(EventType::Warning, "TriggerFiring", message);
+            }
+            (TriggerState::Pending | TriggerState::Firing, TriggerState::Ok) => {
+                tell(
+                    EventType::Normal,
+                    "TriggerRecovered",
+                    format!("{name}: {value} is no breach any more ({condition})"),
+                );
+            }
+            (TriggerState::Unknown, TriggerState::Ok) if before.reason.as_deref() != Some(NOT_EVALUATED) => {
+                tell(EventType::Normal, "TriggerRecovered", format!("{name}: can be judged again, and is no breach"));
+            }
+            _ => {}
         }
     }
-    best
-}
-
-/// Evidence counts only from the end of the last rollback plus the cooldown on.
-fn cooling(rollout: &LearningRollout, status: &LearningRolloutStatus, evidence: &Evidence, now: Timestamp) -> bool {
-    let finished = status.last_rollback.as_ref().and_then(|last| last.finished_at.as_ref());
-    let Some(finished) = finished else { return false };
-    let from = later(finished.0, rollout.spec.cooldown.get());
-    evidence.since.as_ref().map_or(now, |since| since.0) < from
-}
-
-/// The moment from which evidence counts, while a cooldown lasts.
-pub fn counts_from(rollout: &LearningRollout) -> Option<Timestamp> {
-    let finished = rollout.status.as_ref()?.last_rollback.as_ref()?.finished_at.as_ref()?;
-    Some(later(finished.0, rollout.spec.cooldown.get()))
-}
-
-/// Why a firing trigger does not start its rollback.
-fn held_back(
-    rollout: &LearningRollout,
-    status: &LearningRolloutStatus,
-    facts: &Facts,
-    plan_type: PlanType,
-    now: Timestamp,
-) -> Option<(&'static str, String)> {
-    if let Some(active) = &status.active {
-        if facts.leaving {
-            return Some(("Restoring", format!("{} is being put back by a person", active.name)));
-        }
-        if plan_type <= active.plan_type {
-            return Some(("InForce", format!("{} is in force", active.name)));
-        }
+    if let (true, Some(reason)) = (after.reason != before.reason, &after.reason) {
+        let state = match after.state {
+            TriggerState::Unknown => "",
+            TriggerState::Ok => "; other series are no breach",
+            TriggerState::Pending => "; stays Pending",
+            TriggerState::Firing => "; stays Firing, and starts nothing by this sample unless noData is Breach",
+        };
+        let message = format!("{name}: {reason}: {}{state}", after.message.as_deref().unwrap_or_default());
+        tell(EventType::Warning, "TriggerUnknown", message);
     }
-    if let Some(orphan) = &facts.orphan {
-        let message = format!("{orphan} of an earlier rollout of this name is in force: restore or release it first");
-        return Some(("OrphanInForce", message));
-    }
-    if rollout.spec.mode == Mode::Observe {
-        return Some(("WouldRollBack", "mode is Observe".to_owned()));
-    }
-    if rollout.spec.suspend {
-        return Some(("Suspended", "spec.suspend is true".to_owned()));
-    }
-    let until = paused_until(rollout).filter(|until| *until > now)?;
-    Some(("Paused", format!("paused until {until}")))
-}
-
-/// Until when a person has paused the rollout. Text that is no time pauses nothing.
-pub fn paused_until(rollout: &LearningRollout) -> Option<Timestamp> {
-    rollout.metadata.annotations.as_ref()?.get(PAUSED_UNTIL)?.parse().ok()
-}
-
-fn reason(trigger: &Trigger, evidence: &Evidence) -> String {
-    let baseline = evidence.baseline.as_ref().map_or_else(String::new, |baseline| format!(", baseline {baseline}"));
-    shorten(&format!(
-        "trigger {}: value {} ({}{baseline}) for {}",
-        trigger.name, evidence.value, evidence.condition, trigger.hold
-    ))
 }

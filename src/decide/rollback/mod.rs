@@ -157,6 +157,13 @@ pub struct Event {
     pub message: String,
 }
 
+impl From<crate::decide::rollout::Event> for Event {
+    fn from(event: crate::decide::rollout::Event) -> Self {
+        let warning = event.kind == crate::decide::rollout::EventType::Warning;
+        Self { warning, reason: event.reason, message: event.message }
+    }
+}
+
 impl Event {
     fn normal(reason: &'static str, message: impl Into<String>) -> Self {
         Self { warning: false, reason, message: message.into() }
