@@ -346,7 +346,7 @@ fn rollout_status() -> LearningRolloutStatus {
             reason: Some("Timeout".to_owned()),
             message: Some("no answer within 10s".to_owned()),
             value: Some("0.07".to_owned()),
-            baseline: Some(BaselineStatus { value: 0.25, captured_at: moment(), query: "up".to_owned() }),
+            baseline: Some(BaselineStatus { value: 0.25, captured_at: moment(), query: "up".to_owned(), window: None }),
             ..Default::default()
         }],
     }

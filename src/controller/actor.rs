@@ -9,15 +9,17 @@ use kube::{Api, Resource, ResourceExt};
 use tracing::{Instrument, info_span, warn};
 
 use super::{
+    armed::Armer,
     claims::{self, ManualVerdict},
     context::{Context, Setback, pause},
     evaluate::Evaluator,
     execute::Execution,
     index::{Entry, Index, Key},
+    verify::Verifier,
 };
 use crate::{
     api::{
-        rollback::{LearningRollback, Phase},
+        rollback::{LearningRollback, Phase, VerifyStatus},
         rollout::{ActiveRollback, LearningRollout, RecordRef},
     },
     decide::{
@@ -29,10 +31,17 @@ use crate::{
 /// Runs until neither the rollout nor a record of it is in view.
 pub(super) async fn run(context: Context, index: Index, key: Key) {
     let span = info_span!("rollout", namespace = key.namespace, name = key.name);
-    Actor { context, index, key, own: Own::default(), evaluator: Evaluator::default(), setbacks: 0 }
-        .run()
-        .instrument(span)
-        .await;
+    let actor = Actor {
+        context,
+        index,
+        key,
+        own: Own::default(),
+        evaluator: Evaluator::default(),
+        armer: Armer::default(),
+        verifier: Verifier::default(),
+        setbacks: 0,
+    };
+    actor.run().instrument(span).await;
 }
 
 struct Actor {
@@ -41,6 +50,8 @@ struct Actor {
     key: Key,
     own: Own,
     evaluator: Evaluator,
+    armer: Armer,
+    verifier: Verifier,
     setbacks: u32,
 }
 
@@ -82,6 +93,8 @@ impl Actor {
             tokio::select! {
                 () = changed.notified() => {}
                 () = self.evaluator.asked() => {}
+                () = self.armer.rehearsed() => {}
+                () = self.verifier.answered() => {}
                 () = context.clock.sleep_until(wake) => {}
             }
         }
@@ -138,6 +151,16 @@ impl Actor {
                 wake = wake.min(self.executions(entry).await?);
             }
             wake = wake.min(outcome.wake);
+            wake = wake.min(self.arm(entry).await?);
+        }
+        Ok(wake)
+    }
+
+    async fn arm(&mut self, entry: &Entry) -> Result<Timestamp, Setback> {
+        let Some(rollout) = self.rollout(entry) else { return Ok(Timestamp::MAX) };
+        let (written, wake) = self.armer.arm(&self.context, &rollout).await?;
+        if written.is_some() {
+            self.own.rollout = written;
         }
         Ok(wake)
     }
@@ -197,7 +220,9 @@ impl Actor {
             return Ok(later(self.context.clock.now(), Duration::from_secs(5)));
         };
         let predecessor = self.predecessor(entry, &record, &active).await?;
-        let wake = self.execute(&mut record, claims::admission(&rollout, &active), predecessor.as_ref()).await?;
+        let (verified, check_again) = self.verifier.check(&self.context, &record);
+        let admission = claims::admission(&rollout, &active);
+        let wake = self.execute(&mut record, admission, predecessor.as_ref(), verified).await?.min(check_again);
         let phase = record.status.as_ref().map_or(Phase::Pending, |status| status.phase);
         if phase.is_terminal() {
             let finished = record.status.as_ref().and_then(|status| status.finished_at.clone());
@@ -329,7 +354,7 @@ impl Actor {
             }
             _ => Admission::Wait,
         };
-        self.execute(&mut record, admission, None).await
+        self.execute(&mut record, admission, None, None).await
     }
 
     /// Does the rollout, read by quorum, name this record?
@@ -347,11 +372,12 @@ impl Actor {
         record: &mut LearningRollback,
         admission: Admission,
         predecessor: Option<&LearningRollback>,
+        verified: Option<Vec<VerifyStatus>>,
     ) -> Result<Timestamp, Setback> {
         let name = record.name_any();
         let mut looked_at = self.own.looked_at.get(&name).copied();
-        let execution = Execution { context: &self.context, admission, predecessor, looked_at: &mut looked_at };
-        let mut execution = execution;
+        let mut execution =
+            Execution { context: &self.context, admission, predecessor, verified, looked_at: &mut looked_at };
         let wake = execution.run(record).await;
         if let Some(looked_at) = looked_at {
             self.own.looked_at.insert(name.clone(), looked_at);

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::{
+    background::Background,
     claims,
     context::{Context, Setback},
 };
@@ -41,8 +42,7 @@ pub(super) struct Evaluator {
     /// When a trigger's window would be complete: it is asked at that very instant.
     due: BTreeMap<String, Timestamp>,
     timers: BTreeMap<String, Timer>,
-    asking: Option<BoxFuture<'static, Asked>>,
-    answered: Option<Asked>,
+    asking: Background<Asked>,
     /// What has been evaluated and not acted on: a set-back pass decides on it again.
     undecided: Option<(Vec<Evaluated>, Instant)>,
 }
@@ -87,22 +87,14 @@ struct Question {
 impl Evaluator {
     /// Resolves when answers have come; never while none are awaited.
     pub(super) async fn asked(&mut self) {
-        match &mut self.asking {
-            Some(asking) => {
-                let asked = asking.await;
-                self.asking = None;
-                self.answered = Some(asked);
-            }
-            None => std::future::pending().await,
-        }
+        self.asking.done().await;
     }
 
     /// Timers begin anew: a rollback has ended.
     pub(super) fn begin_anew(&mut self) {
         self.timers.values_mut().for_each(Timer::reset);
         self.due.clear();
-        self.answered = None;
-        self.asking = None;
+        self.asking.reset();
         self.undecided = None;
     }
 
@@ -114,7 +106,7 @@ impl Evaluator {
         orphan: Option<String>,
     ) -> Result<Outcome, Setback> {
         self.configure(context, rollout);
-        if let Some(asked) = self.answered.take() {
+        if let Some(asked) = self.asking.take() {
             self.take_in(context, rollout, asked);
         }
         let mut outcome = Outcome { wake: Timestamp::MAX, rollout: None, claimed: false };
@@ -187,7 +179,7 @@ impl Evaluator {
 
     /// Asks what is due, unless answers are still awaited. Answers when the next question is due.
     fn ask(&mut self, context: &Context, rollout: &LearningRollout) -> Timestamp {
-        let Some(poll) = self.poll.filter(|_| self.asking.is_none() && self.answered.is_none()) else {
+        let Some(poll) = self.poll.filter(|_| self.asking.is_idle()) else {
             return Timestamp::MAX;
         };
         let (now, interval) = (context.clock.now(), rollout.spec.interval.get());
@@ -209,7 +201,7 @@ impl Evaluator {
         if first_due.is_none() {
             self.poll = Some(schedule::tick(at.max(now), interval, schedule::offset(self.print, interval)));
         }
-        self.asking = Some(Box::pin(ask_all(context.clone(), rollout.clone(), questions, at)));
+        self.asking.start(ask_all(context.clone(), rollout.clone(), questions, at));
         Timestamp::MAX
     }
 
@@ -344,19 +336,14 @@ async fn ask_all(context: Context, rollout: LearningRollout, questions: Vec<Ques
 
 async fn ask_one(source: &Arc<dyn QueryBackend>, question: Question, at: Timestamp) -> AskedTrigger {
     let Question { trigger, query, gate, baseline, history, window } = question;
-    let instant = |query: Option<String>| async move {
+    let optional = |query: Option<String>| async move {
         match query {
-            Some(query) => {
-                Some(source.query(&query, at).await.map(|answer| series(&answer)).map_err(|error| failure(&error)))
-            }
+            Some(query) => Some(instant(source, &query, at).await),
             None => None,
         }
     };
-    let (value, gate_now, baseline_now): (Answer, _, _) = futures::join!(
-        async { source.query(&query, at).await.map(|answer| series(&answer)).map_err(|error| failure(&error)) },
-        instant(gate.clone()),
-        instant(baseline.clone())
-    );
+    let (value, gate_now, baseline_now) =
+        futures::join!(instant(source, &query, at), optional(gate.clone()), optional(baseline.clone()));
     let readings = Readings { value, gate: gate_now, baseline: baseline_now };
     let history = match history {
         // Where it cannot be found out the timer keeps what it carries, and it is asked again.
@@ -370,6 +357,11 @@ async fn ask_one(source: &Arc<dyn QueryBackend>, question: Question, at: Timesta
         None => None,
     };
     AskedTrigger { name: trigger.name, query, readings, history, window }
+}
+
+/// One instant query, as `decide` reads it.
+pub(super) async fn instant(source: &Arc<dyn QueryBackend>, query: &str, at: Timestamp) -> Answer {
+    source.query(query, at).await.map(|answer| series(&answer)).map_err(|error| failure(&error))
 }
 
 /// What the metrics were over a range.
@@ -405,6 +397,6 @@ fn series(answer: &prometheus::Answer) -> Vec<Series> {
     answer.iter().map(|sample| Series { labels: sample.labels.clone(), value: sample.value }).collect()
 }
 
-fn failure(error: &QueryError) -> Failure {
+pub(super) fn failure(error: &QueryError) -> Failure {
     Failure { reason: error.reason().to_owned(), message: error.to_string() }
 }

@@ -13,7 +13,7 @@ use super::context::{Context, Setback};
 use crate::{
     api::{
         IN_FORCE,
-        rollback::{LearningRollback, LearningRollbackStatus, Phase, StepStatus},
+        rollback::{LearningRollback, LearningRollbackStatus, Phase, StepStatus, VerifyStatus},
     },
     decide::rollback::{
         Admission, Decision, Failure, Input, Look, Present, StepSight, TargetSight, Write, decide, definition,
@@ -33,6 +33,7 @@ pub(super) struct Execution<'a> {
     pub(super) context: &'a Context,
     pub(super) admission: Admission,
     pub(super) predecessor: Option<&'a LearningRollback>,
+    pub(super) verified: Option<Vec<VerifyStatus>>,
     pub(super) looked_at: &'a mut Option<Timestamp>,
 }
 
@@ -71,6 +72,7 @@ impl Execution<'_> {
                 admission: &self.admission,
                 predecessor: self.predecessor,
                 sights: &seen.sights,
+                verified: self.verified.as_deref(),
                 looked_at: *self.looked_at,
                 now: self.context.clock.now(),
             });
@@ -305,6 +307,25 @@ enum Answer {
     Target(usize, (TargetSight, Option<Value>)),
     Holds(usize, Result<(), String>),
     Ready(usize, Result<(), String>),
+}
+
+/// Reads a step's target and finds out whether it would take the edit.
+pub(super) async fn rehearse_from_scratch(
+    cluster: &Cluster,
+    record: &LearningRollback,
+    status: &LearningRollbackStatus,
+    index: usize,
+) -> Result<(), Failure> {
+    let target = status.steps.get(index).and_then(|step| step.target.as_ref());
+    let Some(target) = target else { return Ok(()) };
+    match cluster.get(target).await.map_err(|refusal| refusal.failure())? {
+        Some(object) => rehearsed(cluster, record, status, index, &object).await,
+        None => Err(Failure {
+            reason: "TargetNotFound".to_owned(),
+            message: format!("{} {} does not exist: create it, or correct the name", target.kind, target.name),
+            permanent: false,
+        }),
+    }
 }
 
 /// Would the target take the edit?

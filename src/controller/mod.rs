@@ -1,6 +1,8 @@
 //! The shell: watches, one task for each rollout, leadership, and the effects that `decide` asks for.
 
 mod actor;
+mod armed;
+mod background;
 mod claims;
 pub mod clock;
 pub mod context;
@@ -9,6 +11,7 @@ mod execute;
 pub mod index;
 pub mod leader;
 pub mod sources;
+mod verify;
 
 use std::collections::HashMap;
 

@@ -19,6 +19,7 @@ pub mod rollout;
 pub mod schedule;
 pub mod timer;
 pub mod trigger;
+pub mod verify;
 pub mod words;
 
 mod instant;

@@ -278,7 +278,8 @@ pub(super) fn missing() -> Failure {
     }
 }
 
-pub(super) fn unknown_kind() -> Failure {
+/// A step of a kind that this operator does not know.
+pub fn unknown_kind() -> Failure {
     Failure {
         reason: "UnknownStepKind".to_owned(),
         message: "this operator does not know the kind of this step: upgrade the operator".to_owned(),

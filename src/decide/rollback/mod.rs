@@ -20,13 +20,13 @@ use k8s_openapi::{
 use crate::api::{
     rollback::{
         DesiredState, FieldPrior, FrozenPlan, LearningRollback, LearningRollbackStatus, Phase, StepState, StepStatus,
-        WritePurpose,
+        VerifyState, VerifyStatus, WritePurpose,
     },
     rollout::Evidence,
     step::Step,
 };
 
-pub use draft::{MAX_STATUS_BYTES, token};
+pub use draft::{MAX_STATUS_BYTES, token, unknown_kind};
 pub use restore::to_restore;
 
 /// Everything a decision depends on.
@@ -40,6 +40,8 @@ pub struct Input<'a> {
     pub predecessor: Option<&'a LearningRollback>,
     /// What was seen in this pass, one entry for each step of the drafted status.
     pub sights: &'a [StepSight],
+    /// The checks, where their queries have just been answered.
+    pub verified: Option<&'a [VerifyStatus]>,
     /// When the targets were last looked at, in this or an earlier pass of this process.
     pub looked_at: Option<Timestamp>,
     /// The moment of the decision.
@@ -307,6 +309,7 @@ impl<'a> Pass<'a> {
 
     fn finish(mut self) -> Decision {
         if self.looks.is_empty() {
+            self.take_in_checks();
             self.one_write_for_each_target();
             for step in &self.status.steps {
                 let waits = !matches!(step.state, StepState::Restored | StepState::Kept);
@@ -328,6 +331,22 @@ impl<'a> Pass<'a> {
             events: self.events,
             finished,
         }
+    }
+
+    /// What the checks say, once.
+    fn take_in_checks(&mut self) {
+        let Some(verified) = self.input.verified.filter(|_| self.status.phase == Phase::RolledBack) else { return };
+        for check in verified {
+            let before = self.status.verify.iter().find(|before| before.name == check.name).map(|before| before.state);
+            let message = format!("check {}: {}", check.name, check.message.clone().unwrap_or_default());
+            match check.state {
+                state if before == Some(state) => {}
+                VerifyState::Passed => self.events.push(Event::normal("Verified", message)),
+                VerifyState::Failed => self.events.push(Event::warning("VerificationFailed", message)),
+                VerifyState::Pending => {}
+            }
+        }
+        self.status.verify = verified.to_vec();
     }
 
     /// Two writes to one object in one round would race each other for the fence.

@@ -4,7 +4,7 @@ use super::{Pass, apply::REASSERT_LIMIT};
 use crate::{
     api::{
         condition::{self, Verdict, rollback as conditions},
-        rollback::{Phase, StepState},
+        rollback::{Phase, StepState, VerifyState},
     },
     decide::fields,
 };
@@ -17,6 +17,7 @@ impl Pass<'_> {
         self.status.traffic = self.traffic();
         let verdicts = [
             (conditions::ROLLED_BACK, Some(self.rolled_back())),
+            (conditions::VERIFIED, self.verified()),
             (conditions::STALLED, self.stalled()),
             (conditions::CONTESTED, self.contested()),
         ];
@@ -79,10 +80,32 @@ impl Pass<'_> {
         }
     }
 
+    fn verified(&self) -> Option<Verdict> {
+        let checks = self.status.plan.as_ref().filter(|plan| !plan.verify.is_empty())?.verify.len();
+        if self.status.rolled_back_at.is_none() || self.status.phase != Phase::RolledBack {
+            return None;
+        }
+        let in_state = |wanted| self.status.verify.iter().filter(|check| check.state == wanted).collect::<Vec<_>>();
+        let (passed, failed) = (in_state(VerifyState::Passed), in_state(VerifyState::Failed));
+        Some(match failed.first() {
+            Some(check) => {
+                let message = check.message.clone().unwrap_or_default();
+                Verdict::no("CheckFailed", format!("check {}: {message}", check.name))
+            }
+            None if passed.len() == checks => Verdict::yes("ChecksPassed", format!("{checks} checks hold")),
+            None => Verdict::unknown("Checking", format!("{} of {checks} checks hold", passed.len())),
+        })
+    }
+
     /// A person is needed: a step cannot go on by itself. Restore and supersede stay possible.
     fn stalled(&self) -> Option<Verdict> {
         if self.status.phase.is_terminal() {
             return None;
+        }
+        let failed = self.status.verify.iter().find(|check| check.state == VerifyState::Failed);
+        if let Some(check) = failed.filter(|_| self.status.phase == Phase::RolledBack) {
+            let message = check.message.clone().unwrap_or_default();
+            return Some(Verdict::yes("VerificationFailed", format!("check {}: {message}", check.name)));
         }
         let stuck = self.status.steps.iter().find(|step| {
             let permanent = ["UnknownStepKind", "TargetRecreated", "Refused", "ContestLost"];
