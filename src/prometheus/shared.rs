@@ -161,6 +161,7 @@ impl Asker {
 }
 
 type Flight<V> = Shared<BoxFuture<'static, Outcome<V>>>;
+type WeakFlight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
 
 /// How an asker comes to its answer.
 enum Joined<V> {
@@ -182,7 +183,7 @@ struct Flights<K, V> {
 struct Board<K, V> {
     next_id: u64,
     /// Weak: a question that nobody waits for any more must end, and give its place in the queue back.
-    in_flight: HashMap<K, (u64, WeakShared<BoxFuture<'static, Outcome<V>>>)>,
+    in_flight: HashMap<K, (u64, WeakFlight<V>)>,
     recent: HashMap<K, (Arc<V>, Instant)>,
     /// Oldest first.
     order: VecDeque<(K, usize)>,

@@ -37,7 +37,7 @@ async fn every_status_has_its_reason() {
         (
             "400 Bad Request",
             error_body("bad_data", MARK),
-            "HttpStatus",
+            "RequestRefused",
         ),
         ("400 Bad Request", MARK.to_owned(), "HttpStatus"),
         (
