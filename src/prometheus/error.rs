@@ -75,6 +75,11 @@ pub enum QueryError {
     #[error("Prometheus cannot parse the query: {message}")]
     BadQuery { message: String },
 
+    #[error(
+        "Prometheus can parse the query but refuses the request; a range may have too many points, or the query's value be neither scalar nor instant vector"
+    )]
+    RequestRefused,
+
     #[error("Prometheus could not carry out the query; run it by hand to see why")]
     ExecutionFailed,
 
@@ -153,6 +158,7 @@ reasons! {
     QueryError::HttpStatus { .. } => "HttpStatus",
     QueryError::ServerError { .. } => "ServerError",
     QueryError::BadQuery { .. } => "BadQuery",
+    QueryError::RequestRefused => "RequestRefused",
     QueryError::ExecutionFailed => "ExecutionFailed",
     QueryError::NotJson => "NotJson",
     QueryError::BodyTooLarge { .. } => "BodyTooLarge",

@@ -115,7 +115,7 @@ impl<'a> Envelope<'a> {
     /// The failures that Prometheus names and that mean more than their HTTP status.
     fn into_failure(self, timeout: Duration) -> Option<QueryError> {
         match self.error_type.as_deref()? {
-            "bad_data" => parse_error(self.error.as_deref()?),
+            "bad_data" => self.error.as_deref().and_then(parse_error).or(Some(QueryError::RequestRefused)),
             "execution" => Some(QueryError::ExecutionFailed),
             // Prometheus' own time-out is the one we asked for with `timeout=`.
             "timeout" => Some(QueryError::Timeout { after: timeout }),
@@ -139,13 +139,17 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Prometheus' words about the user's own query, and only those: a `bad_data` error about anything else stays
-/// a status code.
+/// Prometheus' words about the user's own query, and only those: `1:5: parse error: …`, which 2.x does not always introduce by the
+/// name of the parameter. Any other `bad_data` keeps its text to itself.
 fn parse_error(error: &str) -> Option<QueryError> {
-    let about_query = error.strip_prefix("invalid parameter \"query\": ")?;
-    about_query
-        .contains("parse error")
-        .then(|| QueryError::BadQuery { message: excerpt(about_query, PARSE_ERROR_CHARS) })
+    let error = error.strip_prefix("invalid parameter \"query\": ").unwrap_or(error);
+    let (position, _) = error.split_once(": parse error: ")?;
+    let numbers = |position: &str| {
+        let digit_or_colon = |byte: u8| byte.is_ascii_digit() || byte == b':';
+        position.bytes().all(digit_or_colon)
+    };
+    (numbers(position) || matches!(position, "unknown position" | "invalid position"))
+        .then(|| QueryError::BadQuery { message: excerpt(error, PARSE_ERROR_CHARS) })
 }
 
 fn vector(result: &RawValue) -> Result<Answer, QueryError> {

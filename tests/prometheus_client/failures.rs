@@ -28,7 +28,7 @@ fn error_body(error_type: &str, error: &str) -> String {
 async fn every_status_has_its_reason() {
     let json = ["Content-Type: application/json"];
     for (status, body, reason) in [
-        ("400 Bad Request", error_body("bad_data", MARK), "HttpStatus"),
+        ("400 Bad Request", error_body("bad_data", MARK), "RequestRefused"),
         ("400 Bad Request", MARK.to_owned(), "HttpStatus"),
         ("401 Unauthorized", error_body("unauthorized", MARK), "Unauthorized"),
         ("403 Forbidden", MARK.to_owned(), "Unauthorized"),

@@ -228,8 +228,13 @@ fn failures_are_named_by_status_and_error_type() {
     let parse = r#"invalid parameter "query": 1:5: parse error: unclosed left parenthesis"#;
     for (status, body, reason) in [
         (400, body("bad_data", parse), "BadQuery"),
-        (400, body("bad_data", r#"invalid parameter "time": hunter2"#), "HttpStatus"),
-        (400, body("bad_data", r#"invalid parameter "query": hunter2"#), "HttpStatus"),
+        (400, body("bad_data", r#"invalid parameter "time": hunter2"#), "RequestRefused"),
+        (400, body("bad_data", r#"invalid parameter "query": hunter2"#), "RequestRefused"),
+        // As 2.42 says it to a range query.
+        (400, body("bad_data", "1:5: parse error: unexpected end"), "BadQuery"),
+        (400, body("bad_data", "unknown position: parse error: no expression"), "BadQuery"),
+        (400, body("bad_data", "hunter2: parse error: hunter2"), "RequestRefused"),
+        (400, r#"{"status":"error","errorType":"bad_data"}"#.to_owned(), "RequestRefused"),
         (400, "hunter2".to_owned(), "HttpStatus"),
         (400, String::new(), "HttpStatus"),
         (422, body("execution", "hunter2"), "ExecutionFailed"),
