@@ -151,7 +151,10 @@ impl Timer {
                 None
             }
             Judgement::Series(series) => {
-                self.carried = None;
+                let silent = series.iter().all(|judged| matches!(judged.finding, Finding::Unknown(_)));
+                if !silent || trigger.no_data != NoDataPolicy::Hold {
+                    self.carried = None;
+                }
                 match trigger.series {
                     SeriesPolicy::Any => self.each(trigger, series, at, pace),
                     SeriesPolicy::All => self.each(trigger, &[together(series)], at, pace),

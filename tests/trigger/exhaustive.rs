@@ -1,7 +1,7 @@
 //! Every history of a bounded length, against the definition of "fires" read backwards from the last moment.
 
 use learning_rollout::{
-    api::rollout::NoDataPolicy,
+    api::rollout::{NoDataPolicy, Trigger},
     decide::{
         timer::Timer,
         trigger::{Cause, Finding, Judged, Judgement, Labels},
@@ -10,7 +10,7 @@ use learning_rollout::{
 
 use super::{at, pace, trigger};
 
-const LENGTH: u32 = 7;
+const LENGTH: usize = 7;
 /// What may happen at a moment. Missed: nobody asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Moment {
@@ -35,7 +35,7 @@ fn judgement(moment: Moment) -> Option<Judgement> {
 
 /// The definition: breaches cover `[now - hold, now]`, witnessed at both ends, no Ok in between, no hole wider than 25 s; what lies
 /// around a held Unknown is not counted. Moments are 10 s apart.
-fn fires(history: &[Moment], policy: NoDataPolicy, hold: u32) -> bool {
+fn fires(history: &[Moment], policy: NoDataPolicy, hold: u64) -> bool {
     let read = |moment| match (moment, policy) {
         (Unknown, NoDataPolicy::Reset) => Ok,
         (Unknown, NoDataPolicy::Breach) => Breach,
@@ -62,33 +62,37 @@ fn fires(history: &[Moment], policy: NoDataPolicy, hold: u32) -> bool {
     covered >= hold
 }
 
+/// Goes on from a history in every possible way, and counts the histories and those that fire.
+fn explore(trigger: &Trigger, history: &mut Vec<Moment>, timer: &Timer, counts: &mut (u32, u32)) {
+    for moment in [Breach, Ok, Unknown, Missed] {
+        let mut timer = timer.clone();
+        history.push(moment);
+        if let Some(judgement) = judgement(moment) {
+            let now = at(10.0 * history.len() as f64);
+            let fired = timer.observe(trigger, "q", &judgement, now, &pace()).conviction.is_some();
+            let expected = fires(history, trigger.no_data, trigger.hold.get().as_secs());
+            assert_eq!(fired, expected, "{history:?}, {:?}, for {}", trigger.no_data, trigger.hold);
+            counts.0 += 1;
+            counts.1 += u32::from(fired);
+        }
+        if history.len() < LENGTH {
+            explore(trigger, history, &timer, counts);
+        }
+        history.pop();
+    }
+}
+
 #[test]
 fn every_short_history_fires_by_definition() {
-    let (mut histories, mut firings) = (0, 0);
+    let mut counts = (0, 0);
     for policy in [NoDataPolicy::Hold, NoDataPolicy::Reset, NoDataPolicy::Breach] {
-        for hold in [0, 10, 20, 35, 40] {
+        for hold in ["0s", "10s", "20s", "35s", "40s"] {
             let mut trigger = trigger("{above: 1}");
-            trigger.no_data = policy;
-            trigger.hold = format!("{hold}s").parse().unwrap();
-            for number in 0..4_u32.pow(LENGTH) {
-                let history: Vec<Moment> = (0..LENGTH)
-                    .map(|place| [Breach, Ok, Unknown, Missed][(number >> (2 * place)) as usize % 4])
-                    .collect();
-                let mut timer = Timer::default();
-                for (position, moment) in history.iter().enumerate() {
-                    let Some(judgement) = judgement(*moment) else { continue };
-                    let standing = timer.observe(&trigger, "q", &judgement, at(10.0 * position as f64), &pace());
-                    // Whether a prefix fires is the business of the history that ends there.
-                    if position + 1 == history.len() {
-                        let expected = fires(&history, policy, hold);
-                        assert_eq!(standing.conviction.is_some(), expected, "{history:?}, {policy:?}, for {hold}s");
-                        firings += u32::from(expected);
-                    }
-                }
-                histories += 1;
-            }
+            (trigger.no_data, trigger.hold) = (policy, hold.parse().unwrap());
+            explore(&trigger, &mut Vec::new(), &Timer::default(), &mut counts);
         }
     }
-    println!("{histories} histories, {firings} of them fire");
-    assert!(firings > 1_000);
+    let (histories, firing) = counts;
+    println!("{histories} histories, {firing} of them fire");
+    assert!(firing > 10_000);
 }
