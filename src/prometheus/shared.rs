@@ -145,7 +145,6 @@ impl Asker {
 type Flight<V> = Shared<BoxFuture<'static, Outcome<V>>>;
 /// The same, held without keeping it alive.
 type WeakFlight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
-type WeakFlight<V> = WeakShared<BoxFuture<'static, Outcome<V>>>;
 
 /// How an asker comes to its answer.
 enum Joined<V> {
