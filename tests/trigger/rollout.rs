@@ -153,7 +153,7 @@ fn transitions_are_told_once() {
     assert_eq!(world.breaching(), ("True", "TriggerPending"));
     assert!(world.step(&[pending("errors", NOW)], NOW + 15.0).is_empty());
     let held = unknown("errors", TriggerState::Pending, Some(NOW), "Timeout");
-    assert_eq!(world.step(&[held.clone()], NOW + 30.0), ["Warning TriggerUnknown"]);
+    assert_eq!(world.step(std::slice::from_ref(&held), NOW + 30.0), ["Warning TriggerUnknown"]);
     assert!(world.step(&[held], NOW + 45.0).is_empty());
     let metrics = condition::get(&world.status.conditions, condition::rollout::METRICS_AVAILABLE).unwrap();
     assert_eq!((metrics.status.as_str(), metrics.reason.as_str()), ("False", "Timeout"));
