@@ -1,5 +1,5 @@
-//! The Prometheus client against real servers: the present one, and the 2.42 that Debian 12 carries. What the scripted server
-//! of `prometheus_client` claims about Prometheus' texts is held to the truth here.
+//! The Prometheus client against real servers: the present one, and the 2.42 that Debian 12 carries. What the
+//! scripted server of `prometheus_client` claims about Prometheus' texts is held to the truth here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::cell::Cell;
@@ -202,7 +202,8 @@ async fn prometheus_2_42_outages() {
     outages(PrometheusVersion::V2_42).await;
 }
 
-/// Only newer servers annotate: a hint that a query may be wrong is let pass, a warning that samples were left out is not.
+/// Only newer servers annotate: a hint that a query may be wrong is let pass, a warning that samples were left
+/// out is not.
 #[tokio::test]
 async fn prometheus_3_hints_and_warnings() {
     let prometheus = with_history(PrometheusVersion::V3).await;

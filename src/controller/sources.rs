@@ -69,6 +69,9 @@ impl ClusterSources {
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         resolved.retain(|_, (_, read_at)| read_at.elapsed() < CREDENTIALS_TTL);
         resolved.insert(key, (config.clone(), Instant::now()));
+        drop(resolved);
+        // Whoever brings a source in sweeps out those that nobody has used for a while.
+        self.sources.sweep();
         Ok(config)
     }
 

@@ -4,8 +4,8 @@
 //!   the deadline like one that never came.
 //! - The body is capped while it arrives, and compression is never asked for: four mebibytes stay four mebibytes.
 //! - Redirects are not followed: they could lead past the address rules, and would carry the credentials along.
-//! - `HTTP_PROXY` and the like are ignored: metrics are inside the cluster, and a proxy would resolve names itself, past the
-//!   address rules.
+//! - `HTTP_PROXY` and the like are ignored: metrics are inside the cluster, and a proxy would resolve names
+//!   itself, past the address rules.
 //! - Connections are kept and reused, below the minute after which common proxies drop them silently.
 //!
 //! It may not share or limit requests (`shared` does), nor look into a body (`wire` does).
@@ -174,9 +174,10 @@ impl Source {
         Err(wire::failure(status.as_u16(), &body, self.timeout))
     }
 
-    /// Sends, and once more if the connection ended before an answer began: a kept connection that the server closes in the very
-    /// moment of our request is an everyday event, and must not cost the evaluation that completes a window. A query has
-    /// no effects, so asking twice is safe; the deadline covers both.
+    /// Sends, and once more if the connection ended before an answer began: a kept connection that the
+    /// server closes in the very moment of our request is an everyday event, and must not cost the
+    /// evaluation that completes a window. A query has no effects, so asking twice is safe; the deadline
+    /// covers both.
     async fn send(&self, request: Request) -> Result<Response, QueryError> {
         let again = request.try_clone();
         match (self.client.execute(request).await, again) {

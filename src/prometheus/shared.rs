@@ -101,8 +101,8 @@ struct Asker {
 }
 
 impl Asker {
-    /// Waits for a place in the queue, then asks. The wait counts against the query's time, or a slow Prometheus would make
-    /// queries wait without end.
+    /// Waits for a place in the queue, then asks. The wait counts against the query's time, or a slow
+    /// Prometheus would make queries wait without end.
     async fn in_turn<V, F>(&self, ask: impl FnOnce(Instant) -> F) -> Result<V, QueryError>
     where
         F: Future<Output = Result<V, QueryError>>,
@@ -271,8 +271,8 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Send + Sync + 'static,
 {
-    /// Remembers the answer before the question leaves the board (on drop), so that there is no moment between in which it
-    /// would be asked again.
+    /// Remembers the answer before the question leaves the board (on drop), so that there is no moment
+    /// between in which it would be asked again.
     fn land(self, outcome: &Outcome<V>, weigh: impl FnOnce(&V) -> usize) {
         let (Ok(answer), Some(flights)) = (outcome, self.flights.upgrade()) else {
             return;

@@ -71,8 +71,8 @@ impl Sources {
             kept.last_used = Instant::now();
             return Ok(Arc::clone(&kept.source));
         }
-        // Not under the lock: reading the machine's root certificates takes milliseconds. Of two that are made at once,
-        // the first to be kept wins.
+        // Not under the lock: reading the machine's root certificates takes milliseconds. Of two that
+        // are made at once, the first to be kept wins.
         let source = Source::new(config, &self.rules).inspect_err(|error| self.counters.count_error(error))?;
         let source = SharedSource::new(source, &self.limits, Arc::clone(&self.counters));
         let mut kept = self.kept();
@@ -84,8 +84,8 @@ impl Sources {
         Ok(source)
     }
 
-    /// Drops the sources that nobody used for a while. Also done when a source is added; to be called now and then, so that
-    /// connections end even if no source is ever added again.
+    /// Drops the sources that nobody used for a while. Also done when a source is added; to be called now
+    /// and then, so that connections end even if no source is ever added again.
     pub fn sweep(&self) {
         self.drop_unused(&mut self.kept(), Instant::now());
     }

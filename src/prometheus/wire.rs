@@ -123,8 +123,8 @@ impl<'a> Envelope<'a> {
         }
     }
 
-    /// Warnings say that something is missing from the answer. Up to 2.5x, Prometheus listed mere hints ("metric might not be a
-    /// counter") among them; newer ones have `infos` for that.
+    /// Warnings say that something is missing from the answer. Up to 2.5x, Prometheus listed mere hints
+    /// ("metric might not be a counter") among them; newer ones have `infos` for that.
     fn refuse_warnings(&self) -> Result<(), QueryError> {
         let all = self.warnings.as_deref().unwrap_or_default();
         let warnings = all.iter().filter(|warning| !warning.starts_with("PromQL info:"));
@@ -139,8 +139,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Prometheus' words about the user's own query, and only those: `1:5: parse error: …`, which 2.x does not always introduce by the
-/// name of the parameter. Any other `bad_data` keeps its text to itself.
+/// Prometheus' words about the user's own query, and only those: `1:5: parse error: …`, which 2.x does not
+/// always introduce by the name of the parameter. Any other `bad_data` keeps its text to itself.
 fn parse_error(error: &str) -> Option<QueryError> {
     let error = error.strip_prefix("invalid parameter \"query\": ").unwrap_or(error);
     let (position, _) = error.split_once(": parse error: ")?;
