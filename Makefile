@@ -25,9 +25,12 @@ test: tools ## Run every test, on the real servers where they are called for
 	$(CARGO) test --workspace --locked
 
 # The demo needs no old Prometheus; its own program decides what is success.
-demo: ## Show a rollback from the breach to the restore
+# KEEP=1 leaves it running; CONTEXT=kind-x uses a cluster that exists.
+demo: ## Show a rollback from the breach to the restore (KEEP=1, CONTEXT=…)
 	@tests/tools/build.sh controlplane prometheus
-	$(CARGO) run --locked -p demo
+	@echo "building the operator, the plugin, the sample feature and the demo (minutes the first time)"
+	$(CARGO) build --quiet --locked -p learning-rollout-operator -p learning-loop -p demo
+	@KEEP=$(KEEP) CONTEXT=$(CONTEXT) $${CARGO_TARGET_DIR:-target}/debug/demo
 
 # Release build, real control plane; figures go to target/bench/figures.jsonl.
 bench: tools ## Measure
