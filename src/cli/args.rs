@@ -239,7 +239,7 @@ mod tests {
             ("rollback x --plan p", ErrorKind::MissingRequiredArgument),
             ("rollback x --plan p --reason y --expires-in 5", ErrorKind::ValueValidation),
             ("rollback x --plan p --reason y --timeout 5m", ErrorKind::MissingRequiredArgument),
-            ("rollback x --plan p --reason  ", ErrorKind::ValueValidation),
+            ("rollback x --plan p --reason ", ErrorKind::ValueValidation),
             ("restore", ErrorKind::MissingRequiredArgument),
             ("restore x --from-target cm/x", ErrorKind::ArgumentConflict),
             ("restore x --yes", ErrorKind::MissingRequiredArgument),
