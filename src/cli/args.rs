@@ -109,7 +109,7 @@ pub struct Restore {
     #[arg(long, value_name = "KIND/NAME", conflicts_with_all = ["name", "reason", "wait"])]
     pub from_target: Option<TargetName>,
     /// With --from-target: do it.
-    #[arg(long, requires = "from_target")]
+    #[arg(long, requires = "from_target", conflicts_with = "name")]
     pub yes: bool,
     #[command(flatten)]
     pub waiting: Waiting,
@@ -242,7 +242,7 @@ mod tests {
             ("rollback x --plan p --reason ", ErrorKind::ValueValidation),
             ("restore", ErrorKind::MissingRequiredArgument),
             ("restore x --from-target cm/x", ErrorKind::ArgumentConflict),
-            ("restore x --yes", ErrorKind::MissingRequiredArgument),
+            ("restore x --yes", ErrorKind::ArgumentConflict),
             ("restore --from-target secret/x", ErrorKind::ValueValidation),
             ("restore --from-target x", ErrorKind::ValueValidation),
             ("pause x", ErrorKind::MissingRequiredArgument),
