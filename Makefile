@@ -1,6 +1,6 @@
 # What a person types. Each target with a ## comment is listed by `make help`.
 .DEFAULT_GOAL := help
-.PHONY: help tools fmt lint generate test demo bench clean
+.PHONY: help tools fmt lint generate test demo clean
 
 CARGO ?= cargo
 
@@ -31,10 +31,6 @@ demo: ## Show a rollback from the breach to the restore (KEEP=1, CONTEXT=…)
 	@echo "building the operator, the plugin, the sample feature and the demo (minutes the first time)"
 	$(CARGO) build --quiet --locked -p learning-rollout-operator -p learning-loop -p demo
 	@KEEP=$(KEEP) CONTEXT=$(CONTEXT) $${CARGO_TARGET_DIR:-target}/debug/demo
-
-# Release build, real control plane; figures go to target/bench/figures.jsonl.
-bench: tools ## Measure
-	$(CARGO) run --release --locked -p bench
 
 clean: ## Remove what was built, but not the servers (those are in .tools)
 	$(CARGO) clean

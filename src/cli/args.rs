@@ -139,12 +139,11 @@ pub struct Waiting {
 
 /// `pause`
 #[derive(Args, Clone, Debug)]
-#[group(id = "end", required = true, multiple = false, args = ["length", "until"])]
 pub struct Pause {
     /// Name of the LearningRollout.
     pub name: String,
     /// How long, such as 1h.
-    #[arg(long = "for", value_name = "DURATION")]
+    #[arg(long = "for", value_name = "DURATION", required_unless_present = "until", conflicts_with = "until")]
     pub length: Option<GoDuration>,
     /// Until when, such as 2026-01-02T15:00:00Z.
     #[arg(long, value_name = "TIME")]
