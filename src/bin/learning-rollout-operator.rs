@@ -63,7 +63,8 @@ struct Run {
     /// Mind only rollouts of this namespace. Repeatable; all namespaces when absent.
     #[arg(long = "namespace", env = "NAMESPACE", value_delimiter = ',')]
     namespaces: Vec<String>,
-    /// Mind only rollouts with these labels.
+    /// Mind only rollouts with these labels. The records of a rollout that does not exist any more are then left to an
+    /// operator without a selector.
     #[arg(long, env = "SELECTOR")]
     selector: Option<String>,
     /// What $(cluster) stands for in queries.
@@ -145,6 +146,7 @@ async fn run(arguments: Run) -> anyhow::Result<()> {
         sources: Arc::new(sources),
         metrics,
         cluster: arguments.cluster_name.as_str().into(),
+        selective: arguments.selector.is_some(),
     };
     let scope = Scope { namespaces: arguments.namespaces, selector: arguments.selector };
     controller::run(context, scope, signalled()).await;

@@ -133,6 +133,9 @@ impl Actor {
     async fn pass(&mut self, entry: &Entry) -> Result<Timestamp, Setback> {
         if entry.rollout.is_none() {
             self.own.rollout = None;
+            if self.context.selective {
+                return Ok(Timestamp::MAX);
+            }
         }
         self.own.records.retain(|name, record| {
             // A record this task made may be ahead of the watch; one the watch has lost is gone.

@@ -37,6 +37,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// What `$(cluster)` stands for in queries.
     pub cluster: Arc<str>,
+    /// Rollouts are selected by labels: a record whose rollout is not in view belongs to another operator.
+    pub selective: bool,
 }
 
 /// Why a pass ended early. None of them is the record's fault; it is taken up again.

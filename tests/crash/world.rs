@@ -174,6 +174,7 @@ impl World {
             sources: Arc::new(self.metrics.clone()),
             metrics: Arc::new(Metrics::default()),
             cluster: "".into(),
+            selective: false,
         };
         tokio::spawn(controller::run(context, Scope::default(), std::future::pending()))
     }
