@@ -207,6 +207,8 @@ mod tests {
         assert_eq!(next(&["2026-01-01T00:00:40Z", "2026-01-01T00:00:25Z"]), moment("2026-01-01T00:00:25Z"));
         assert_eq!(next(&["2026-01-01T00:00:15.010Z"]), moment("2026-01-01T00:00:15.010Z"));
         assert_eq!(next(&["2026-01-01T00:00:15Z"]), moment("2026-01-01T00:00:30Z"));
+        let late = moment("2026-01-01T00:01:03Z");
+        assert_eq!(super::next(evaluated, late, interval, offset, []), moment("2026-01-01T00:01:15Z"));
     }
 
     #[test]

@@ -430,8 +430,10 @@ proptest! {
         let due = first.due.unwrap();
         let mut tick = schedule::tick(start, pace().interval, Duration::ZERO);
         while tick < due {
+            let before = tick;
             prop_assert!(timer.observe(&trigger, "q", &breach, tick, &pace()).conviction.is_none());
             tick = schedule::tick(tick, pace().interval, Duration::ZERO);
+            prop_assert!(tick > before);
         }
         let early = due.checked_sub(Duration::from_millis(1)).unwrap();
         if early > start {

@@ -81,6 +81,17 @@ fn only_what_prometheus_saw_counts() {
 }
 
 #[test]
+fn the_past_convicts_nobody() {
+    let trigger = trigger("{above: 1, for: 30s}");
+    let mut timer = Timer::carry(&pending(0.0));
+    let range = Range::to_fill(at(0.0), at(59.0), &pace());
+    let value = vec![series("pod=a", "bbbbbb")];
+    let readings = RangeReadings { value, ..RangeReadings::default() };
+    let standing = resume(&mut timer, &trigger, "q", None, &range, readings, &pace());
+    assert_eq!((standing.state, standing.conviction), (TriggerState::Firing, None));
+}
+
+#[test]
 fn the_status_is_shown_and_kept_while_prometheus_is_silent() {
     let trigger = trigger("{above: 1, for: 60s}");
     let mut timer = Timer::carry(&pending(0.0));

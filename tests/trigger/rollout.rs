@@ -316,6 +316,8 @@ fn a_stronger_trigger_that_is_held_does_not_hold_a_weaker_one() {
     let outcome = world.decide(&[firing("operations", NOW - 20.0), firing("errors", NOW - 20.0)], at(NOW));
     assert_eq!(short(&outcome.actions[0]), "start off by operations");
     assert_eq!(outcome.held[0].1.reason, "CoolingDown");
+    world.status = outcome.status;
+    assert_eq!(world.breaching(), ("True", "TriggerFiring"), "what acts is told, not what waits");
 }
 
 #[test]

@@ -216,6 +216,27 @@ fn a_clock_that_goes_back_lengthens_the_wait() {
 }
 
 #[test]
+fn the_widest_hole_still_counts() {
+    let trigger = trigger("{above: 1, for: 30s}");
+    for (gap, expected) in [(25.0, 'F'), (25.001, 'p')] {
+        let mut timer = Timer::default();
+        let mut observe =
+            |seconds: f64| symbol(&timer.observe(&trigger, "q", &moment(&trigger, 'b'), at(seconds), &pace()));
+        assert_eq!((observe(0.0), observe(10.0), observe(10.0 + gap)), ('p', 'p', expected), "{gap}");
+    }
+}
+
+#[test]
+fn an_unknown_of_the_same_moment_takes_the_conviction_away() {
+    let trigger = trigger("{above: 1, for: 0s}");
+    let mut timer = Timer::default();
+    let mut observe = |letter| symbol(&timer.observe(&trigger, "q", &moment(&trigger, letter), at(10.0), &pace()));
+    assert_eq!((observe('b'), observe('u'), observe('b')), ('F', 'f', 'F'));
+    assert_eq!(timer.firing(&trigger, at(10.0), &pace()).count(), 1);
+    assert_eq!(timer.firing(&trigger, at(11.0), &pace()).count(), 0, "nobody witnessed that moment");
+}
+
+#[test]
 fn evidence_begins_after_the_cooldown() {
     let trigger = trigger("{above: 1, for: 20s}");
     let pace = Pace { evidence_from: Some(at(35.0)), ..pace() };
