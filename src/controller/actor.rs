@@ -347,10 +347,12 @@ impl Actor {
                                 let claimed = self.rollout(entry).ok_or(Setback::Gone)?;
                                 return Box::pin(self.active(entry, claimed)).await;
                             }
-                            None => Admission::Refused {
-                                reason: "Cancelled",
-                                message: "it was cancelled or expired before it began".to_owned(),
+                            None if expired => Admission::Refused {
+                                reason: "Expired",
+                                message: "spec.expiresAt passed before it could begin".to_owned(),
                             },
+                            // Held or cancelled: the record's own word decides.
+                            None => Admission::Wait,
                         }
                     }
                 }

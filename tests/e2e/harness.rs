@@ -38,8 +38,6 @@ pub const SOON: Duration = Duration::from_secs(40);
 pub struct Shared {
     pub plane: ControlPlane,
     pub prometheus: Prometheus,
-    /// Where the exporter listens; below `/html` it answers every query with a web page.
-    pub exporter: String,
 }
 
 pub async fn shared() -> &'static Shared {
@@ -50,9 +48,9 @@ pub async fn shared() -> &'static Shared {
             let options = PrometheusOptions { name: Some("e2e".to_owned()), ..PrometheusOptions::default() };
             let (plane, prometheus) = tokio::join!(
                 plane(Options { name: Some("e2e".to_owned()), ..Options::default() }),
-                Prometheus::start(options.target("feature", exporter.clone())),
+                Prometheus::start(options.target("feature", exporter)),
             );
-            Shared { plane, prometheus: prometheus.unwrap(), exporter }
+            Shared { plane, prometheus: prometheus.unwrap() }
         })
         .await
 }
@@ -250,7 +248,7 @@ impl<'a> Feature<'a> {
             .args(["--namespace", &self.namespace, "--lease-namespace", &self.namespace])
             .args(["--identity", name, "--listen", &port.address(), "--log-format", "pretty"]);
         let process = Process::spawn(name, command, &self.dir.logs()).unwrap();
-        Operator { process, _port: port }
+        Operator { _process: process, _port: port }
     }
 
     // ---- what is there ------------------------------------------------------------------------------------------
@@ -336,14 +334,6 @@ impl<'a> Feature<'a> {
         rollout.status.unwrap().active.unwrap().name
     }
 
-    /// Waits until a step of a record has a reason.
-    pub async fn until_step_reason(&self, record: &str, step: &str, reason: &str) -> StepStatus {
-        let what = format!("step {step} with reason {reason}");
-        let wanted = |of: &StepStatus| of.name == step && of.reason.as_deref() == Some(reason);
-        let record = self.until_record(record, &what, |status| status.steps.iter().any(wanted)).await;
-        record.status.unwrap().steps.into_iter().find(wanted).unwrap()
-    }
-
     /// What a person wants of a record from now on.
     pub async fn wish(&self, record: &str, desired: &str) {
         let patch = json!({"spec": {"desiredState": desired, "decisionReason": "a test wants it"}});
@@ -361,16 +351,10 @@ impl<'a> Feature<'a> {
         until(&format!("an event {reason}"), || async {
             let events = api.list(&Default::default()).await.map_err(|error| error.to_string())?.items;
             let told: Vec<String> = events.iter().filter_map(|event| event.reason.clone()).collect();
-            let event = events.into_iter().filter(|event| event.reason.as_deref() == Some(reason)).next_back();
+            let event = events.into_iter().rfind(|event| event.reason.as_deref() == Some(reason));
             event.and_then(|event| event.message).ok_or_else(|| format!("{told:?}"))
         })
         .await
-    }
-
-    pub async fn count_events(&self, reason: &str) -> usize {
-        let api: Api<Event> = Api::namespaced(self.client(), &self.namespace);
-        let events = api.list(&Default::default()).await.unwrap().items;
-        events.iter().filter(|event| event.reason.as_deref() == Some(reason)).count()
     }
 
     // ---- the feature's objects ----------------------------------------------------------------------------------
@@ -396,12 +380,6 @@ impl<'a> Feature<'a> {
 
     pub async fn object(&self, kind: &str, name: &str) -> Value {
         serde_json::to_value(self.objects(kind).get(name).await.unwrap()).unwrap()
-    }
-
-    /// A merge patch, as another client makes it.
-    pub async fn edit(&self, kind: &str, name: &str, manager: &str, patch: Value) {
-        let parameters = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
-        self.objects(kind).patch(name, &parameters, &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Waits until an object satisfies a condition.
@@ -465,21 +443,11 @@ impl<'a> Feature<'a> {
         });
         events
     }
-
-    /// All writes of a kind in the namespace.
-    pub fn writes(&self, resource: &str, verb: &str) -> usize {
-        let prefix = format!("{}/", self.namespace);
-        let events = self.plane.audit_events().unwrap();
-        let ours = |event: &&AuditEvent| {
-            event.verb == verb && event.resource() == resource && event.object().starts_with(&prefix)
-        };
-        events.iter().filter(ours).filter(|event| event.code().is_some_and(|code| code < 300)).count()
-    }
 }
 
 /// A running operator. It is killed when dropped.
 pub struct Operator {
-    pub process: Process,
+    _process: Process,
     _port: Port,
 }
 
