@@ -18,6 +18,8 @@ pub const UNDO: &str = "learningloop.io/undo";
 pub const RESTARTED_BY: &str = "learningloop.io/restarted-by";
 /// Annotation of a rollout: nothing new starts before this moment (RFC 3339).
 pub const PAUSED_UNTIL: &str = "learningloop.io/paused-until";
+/// Annotation of a rollout: why it is paused, for people.
+pub const PAUSED_REASON: &str = "learningloop.io/paused-reason";
 /// Annotation of a rollout: captured baselines older than this moment (RFC 3339) are taken anew.
 pub const REBASELINE: &str = "learningloop.io/rebaseline-requested-at";
 /// Finalizer of a record in force: deleting it means release.
