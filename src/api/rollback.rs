@@ -1,5 +1,8 @@
 //! `LearningRollback`: one execution. The journal, the history, the audit trail and the source of the report.
 
+// Columns of a definition repeat their attribute names; that is how the derive reads them.
+#![allow(clippy::duplicated_attributes)]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;

@@ -1,5 +1,8 @@
 //! `LearningRollout`: the policy. What to watch, and what each rollback does.
 
+// Columns of a definition repeat their attribute names; that is how the derive reads them.
+#![allow(clippy::duplicated_attributes)]
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};

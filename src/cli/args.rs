@@ -109,7 +109,7 @@ pub struct Restore {
     #[arg(long, value_name = "KIND/NAME", conflicts_with_all = ["name", "reason", "wait"])]
     pub from_target: Option<TargetName>,
     /// With --from-target: do it.
-    #[arg(long, requires = "from_target")]
+    #[arg(long, requires = "from_target", conflicts_with = "name")]
     pub yes: bool,
     #[command(flatten)]
     pub waiting: Waiting,
@@ -139,12 +139,11 @@ pub struct Waiting {
 
 /// `pause`
 #[derive(Args, Clone, Debug)]
-#[group(id = "end", required = true, multiple = false, args = ["length", "until"])]
 pub struct Pause {
     /// Name of the LearningRollout.
     pub name: String,
     /// How long, such as 1h.
-    #[arg(long = "for", value_name = "DURATION")]
+    #[arg(long = "for", value_name = "DURATION", required_unless_present = "until", conflicts_with = "until")]
     pub length: Option<GoDuration>,
     /// Until when, such as 2026-01-02T15:00:00Z.
     #[arg(long, value_name = "TIME")]
@@ -242,7 +241,7 @@ mod tests {
             ("rollback x --plan p --reason ", ErrorKind::ValueValidation),
             ("restore", ErrorKind::MissingRequiredArgument),
             ("restore x --from-target cm/x", ErrorKind::ArgumentConflict),
-            ("restore x --yes", ErrorKind::MissingRequiredArgument),
+            ("restore x --yes", ErrorKind::ArgumentConflict),
             ("restore --from-target secret/x", ErrorKind::ValueValidation),
             ("restore --from-target x", ErrorKind::ValueValidation),
             ("pause x", ErrorKind::MissingRequiredArgument),

@@ -113,7 +113,8 @@ mod tests {
     #[test]
     fn before_and_after_of_each_step() {
         let record = record();
-        let found: Vec<Vec<(String, Option<String>, Option<String>)>> = record
+        type Change = (String, Option<String>, Option<String>);
+        let found: Vec<Vec<Change>> = record
             .status
             .as_ref()
             .unwrap()

@@ -22,9 +22,8 @@ use crate::api::{
 pub async fn all(client: &Client, namespace: Option<&str>) -> Result<String> {
     let rollouts: Api<LearningRollout> = api(client, namespace);
     let records: Api<LearningRollback> = api(client, namespace);
-    // From the server's memory: a look around should cost little.
-    let everything = ListParams::default().match_any();
     let place = namespace.map_or_else(|| "all namespaces".to_owned(), str::to_owned);
+    let everything = ListParams::default();
     let (rollouts, records) = futures::try_join!(rollouts.list(&everything), records.list(&everything))
         .map_err(Error::asking(format!("cannot list the rollouts of {place}")))?;
     if rollouts.items.is_empty() && records.items.is_empty() {
