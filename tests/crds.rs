@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod definitions;
+mod manifests;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod definitions;
+mod manifests;
 
 use std::fmt::Debug;
 
@@ -102,7 +103,7 @@ async fn what_a_person_sees() {
             let args: Vec<&str> = args.iter().map(String::as_str).collect();
             plane.kubectl_with_input(&args, input).await.unwrap()
         };
-        let manifest = serde_yaml::to_string(&definitions::full()).unwrap();
+        let manifest = serde_yaml::to_string(&manifests::full()).unwrap();
 
         let applied = run(&["apply", "-f", "-"], &manifest).await.ok().unwrap();
         assert_eq!(applied.trim(), "learningrollout.learningloop.io/learning-loop created");
@@ -110,7 +111,7 @@ async fn what_a_person_sees() {
         assert_eq!(applied.trim(), "learningrollout.learningloop.io/learning-loop unchanged");
         // Lists are compared whole, so defaults that the server shows inside them differ from the manifest. What is
         // stored does not change all the same.
-        let minimal = serde_yaml::to_string(&definitions::manifest("rollout-minimal.yaml")).unwrap();
+        let minimal = serde_yaml::to_string(&manifests::manifest("rollout-minimal.yaml")).unwrap();
         let mut versions = Vec::new();
         for _ in 0..2 {
             run(&["apply", "-f", "-"], &minimal).await.ok().unwrap();
@@ -151,7 +152,7 @@ async fn what_a_person_sees() {
         let table = run(&["get", "lro"], "").await.ok().unwrap();
         let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
         assert_eq!(header, ["NAME", "READY", "MODE", "ARMED", "BREACHING", "ACTIVE", "LAST-ROLLBACK", "AGE"]);
-        run(&["create", "-f", "-"], &serde_yaml::to_string(&definitions::record()).unwrap()).await.ok().unwrap();
+        run(&["create", "-f", "-"], &serde_yaml::to_string(&manifests::record()).unwrap()).await.ok().unwrap();
         let table = run(&["get", "lrb"], "").await.ok().unwrap();
         let header: Vec<&str> = table.lines().next().unwrap().split_whitespace().collect();
         assert_eq!(header, ["NAME", "ROLLOUT", "TYPE", "TRIGGER", "PHASE", "STEPS", "TRAFFIC", "AGE"]);
@@ -180,11 +181,11 @@ async fn what_a_person_sees() {
 #[tokio::test]
 async fn defaults_are_shown_and_nothing_else_is_implied() {
     with_server("crd-defaults", |plane, namespace| async move {
-        let manifest = definitions::manifest("rollout-minimal.yaml");
+        let manifest = manifests::manifest("rollout-minimal.yaml");
         let api = dynamic(&plane.client(), &namespace, &manifest);
         let created =
             api.create(&PostParams::default(), &serde_json::from_value(manifest.clone()).unwrap()).await.unwrap();
-        let expected = definitions::with(
+        let expected = manifests::with(
             manifest.clone(),
             &[
                 ("/spec/mode", json!("Enforce")),
@@ -213,7 +214,7 @@ async fn defaults_are_shown_and_nothing_else_is_implied() {
         let api = dynamic(&plane.client(), &namespace, &by_hand);
         let created =
             api.create(&PostParams::default(), &serde_json::from_value(by_hand.clone()).unwrap()).await.unwrap();
-        let expected = definitions::with(
+        let expected = manifests::with(
             by_hand,
             &[
                 ("/spec/reason", json!("")),
@@ -233,8 +234,8 @@ async fn defaults_are_shown_and_nothing_else_is_implied() {
 async fn every_field_of_a_status_is_kept() {
     with_server("crd-status", |plane, namespace| async move {
         let [(_, rollouts), (_, rollbacks)] = crd::definitions().unwrap();
-        keep_status::<LearningRollout>(&plane.client(), &namespace, &rollouts, definitions::full()).await;
-        keep_status::<LearningRollback>(&plane.client(), &namespace, &rollbacks, definitions::record()).await;
+        keep_status::<LearningRollout>(&plane.client(), &namespace, &rollouts, manifests::full()).await;
+        keep_status::<LearningRollback>(&plane.client(), &namespace, &rollbacks, manifests::record()).await;
     })
     .await;
 }
@@ -258,7 +259,7 @@ where
 
 /// A value that sets everything a schema names.
 fn sample(schema: &Value, path: &str) -> Value {
-    let spec = || definitions::full()["spec"].clone();
+    let spec = || manifests::full()["spec"].clone();
     // What the rules do not admit whole: one kind for each step, one comparator for each check.
     for (field, value) in [
         (".plan.steps", spec()["rollbacks"][0]["steps"].clone()),
@@ -303,7 +304,7 @@ fn through_types(field: &str, value: Value) -> Value {
 async fn the_server_takes_default_statuses() {
     with_server("crd-empty-status", |plane, namespace| async move {
         let rollouts: Api<LearningRollout> = Api::namespaced(plane.client(), &namespace);
-        let manifest: LearningRollout = serde_json::from_value(definitions::full()).unwrap();
+        let manifest: LearningRollout = serde_json::from_value(manifests::full()).unwrap();
         let mut rollout = rollouts.create(&PostParams::default(), &manifest).await.unwrap();
         rollout.status = Some(LearningRolloutStatus {
             triggers: vec![TriggerStatus {
@@ -317,7 +318,7 @@ async fn the_server_takes_default_statuses() {
         assert_eq!(written.status, rollout.status);
 
         let records: Api<LearningRollback> = Api::namespaced(plane.client(), &namespace);
-        let manifest: LearningRollback = serde_json::from_value(definitions::record()).unwrap();
+        let manifest: LearningRollback = serde_json::from_value(manifests::record()).unwrap();
         let mut record = records.create(&PostParams::default(), &manifest).await.unwrap();
         record.status = Some(LearningRollbackStatus::default());
         let written = records.replace_status(&record.name_any(), &PostParams::default(), &record).await.unwrap();

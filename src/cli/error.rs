@@ -62,10 +62,13 @@ fn explain(error: &kube::Error) -> String {
 }
 
 fn remedy(status: &Status) -> &'static str {
-    // A 404 that names no object is about the kind.
+    // A 404 that names no object is about the kind; where no kind of the group is served, it is not even a Status.
     let names_object = status.details.as_ref().is_some_and(|details| !details.name.is_empty());
-    if status.is_not_found() && !names_object {
+    if status.code == 404 && !names_object {
         "; are the definitions installed? kubectl apply -f crds/"
+    } else if status.code == 429 {
+        // Also what a definition answers in its first moments.
+        "; try again in a moment"
     } else if status.is_forbidden() {
         "; ask for the right, or use a context that has it"
     } else {

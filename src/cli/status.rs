@@ -23,8 +23,8 @@ pub async fn all(client: &Client, namespace: Option<&str>) -> Result<String> {
     let rollouts: Api<LearningRollout> = api(client, namespace);
     let records: Api<LearningRollback> = api(client, namespace);
     let place = namespace.map_or_else(|| "all namespaces".to_owned(), str::to_owned);
-    let parameters = everything();
-    let (rollouts, records) = futures::try_join!(rollouts.list(&parameters), records.list(&parameters))
+    let everything = ListParams::default();
+    let (rollouts, records) = futures::try_join!(rollouts.list(&everything), records.list(&everything))
         .map_err(Error::asking(format!("cannot list the rollouts of {place}")))?;
     if rollouts.items.is_empty() && records.items.is_empty() {
         return Ok(format!("No LearningRollouts in {place}."));
@@ -67,11 +67,6 @@ where
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     }
-}
-
-fn everything() -> ListParams {
-    // From the server's memory: a look around should cost little.
-    ListParams::default().match_any()
 }
 
 fn rollouts_table(rollouts: &[LearningRollout], with_namespace: bool, now: Timestamp) -> String {

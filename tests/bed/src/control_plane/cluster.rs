@@ -59,7 +59,18 @@ impl ControlPlane {
             })
             .await?;
         }
+        self.custom_resources_served(&names).await?;
         Ok(names)
+    }
+
+    /// Established comes before the first answer: until its storage is there, a kind answers 404, then 429.
+    async fn custom_resources_served(&self, names: &[String]) -> anyhow::Result<()> {
+        let args = ["get", &names.join(","), "--all-namespaces", "--request-timeout=5s"];
+        wait::until(format!("{} to be served", names.join(" and ")), CRD_WITHIN, || async {
+            self.kubectl(&args).await?.ok()
+        })
+        .await?;
+        Ok(())
     }
 
     /// The requests answered so far, in order. Needs [`super::Options::audit_log`].
